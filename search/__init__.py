@@ -1,0 +1,1 @@
+"""Search engine: space, candidates, goals, proposers. Pure: no torch, no input or output."""

@@ -1,0 +1,1 @@
+"""Proposers: each decides which candidate to measure next."""

@@ -1,0 +1,18 @@
+"""The interface of a proposer."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from search.candidate import Candidate
+from search.goal import Evidence
+
+
+class Proposer(Protocol):
+    """Proposes candidates, learns from what became of them. One thread asks and tells."""
+
+    def propose(self) -> Candidate | None:
+        """Return a candidate that was neither proposed nor told before; None when there is none left."""
+
+    def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
+        """Take what became of a candidate, proposed here or not; None: it was infeasible."""

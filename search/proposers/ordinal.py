@@ -1,0 +1,150 @@
+"""An Optuna sampler on a reduced ordinal space: one integer per layer, widest choice first."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from search.candidate import Candidate
+from search.goal import Evidence, Goal
+from search.space import LayerConfig, SearchSpace
+
+STARTUP = 4
+ATTEMPTS = 20
+NEIGHBOURS = 200
+
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+"""Name -> factory. TPE: Bergstra et al. 2011 (NeurIPS 24), multivariate and with constraints as in
+Optuna (Akiba et al. 2019); random: the baseline that every sampler must beat."""
+
+
+class OrdinalProposer:
+    """Wrap an Optuna sampler: ask and tell, constraints by `Trial.set_constraint`.
+
+    Args:
+        space: the whole space.
+        choices: layer name -> the configurations that the sampler sees (a subset of the legal ones).
+        goal: gives the score that is maximised and the constraints.
+        sampler: one of `SAMPLERS`.
+        seed: of the sampler and of the neighbour moves.
+        threads: of every candidate.
+    """
+
+    def __init__(self, space: SearchSpace, choices: Mapping[str, tuple[LayerConfig, ...]], goal: Goal,
+                 sampler: str, seed: int, threads: int) -> None:
+        self._space = space
+        self._choices = choices
+        self._goal = goal
+        self._threads = threads
+        self._random = random.Random(seed)  # noqa: S311 - a search, not a secret
+        self._study = optuna.create_study(direction="maximize", sampler=SAMPLERS[sampler](seed))
+        self._free: dict[str, BaseDistribution] = {
+            name: IntDistribution(0, len(options) - 1) for name, options in choices.items() if len(options) > 1}
+        self._asked: dict[str, optuna.Trial] = {}
+        self._known: set[str] = set()
+        self._best: list[tuple[str, Evidence]] = []
+        self._by_id: dict[str, Candidate] = {}
+
+    def propose(self) -> Candidate | None:
+        """Ask the sampler; after too many repetitions, step from the best candidate known."""
+        for _ in range(ATTEMPTS):
+            trial = self._study.ask(self._free)
+            candidate = self._candidate({name: int(value) for name, value in trial.params.items()})
+            if candidate.id not in self._known:
+                self._known.add(candidate.id)
+                self._asked[candidate.id] = trial
+                return candidate
+            self._study.tell(trial, state=TrialState.FAIL)
+        return self._neighbour()
+
+    def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
+        """Give a trial to the study; a candidate outside the reduced space only counts as known."""
+        self._known.add(candidate.id)
+        self._by_id[candidate.id] = candidate
+        if evidence is not None:
+            self._best.append((candidate.id, evidence))
+        trial = self._asked.pop(candidate.id, None)
+        if trial is not None:
+            if evidence is None:
+                self._study.tell(trial, state=TrialState.PRUNED)
+                return
+            for key, value in self._goal.constraints(evidence).items():
+                trial.set_constraint(key, value)
+            self._study.tell(trial, self._goal.score(evidence))
+            return
+        params = self._params(candidate)
+        if params is None:
+            return
+        if evidence is None:
+            self._study.add_trial(optuna.create_trial(
+                state=TrialState.PRUNED, params=params, distributions=self._free))
+        else:
+            self._study.add_trial(optuna.create_trial(
+                value=self._goal.score(evidence), params=params, distributions=self._free,
+                constraints=self._goal.constraints(evidence)))
+
+    def _candidate(self, params: Mapping[str, int]) -> Candidate:
+        configs = {name: options[params.get(name, 0)] for name, options in self._choices.items()}
+        return Candidate.of(self._space, configs, self._threads)
+
+    def _params(self, candidate: Candidate) -> dict[str, int] | None:
+        try:
+            return {name: self._choices[name].index(candidate.config_of[name]) for name in self._free}
+        except ValueError:
+            return None
+
+    def _neighbour(self) -> Candidate | None:
+        """Change one or two layers of the best candidate so far; None when nothing new is found."""
+        best = self._goal.best(self._best)
+        if best is None or not self._free:
+            return None
+        start = self._by_id[best]
+        for attempt in range(NEIGHBOURS):
+            configs = dict(start.config_of)
+            moves = min(1 + attempt // (NEIGHBOURS // 4), len(self._free))
+            for name in self._random.sample(sorted(self._free), moves):
+                configs[name] = self._random.choice(self._choices[name])
+            candidate = Candidate.of(self._space, configs, self._threads)
+            if candidate.id not in self._known:
+                self._known.add(candidate.id)
+                self._by_id[candidate.id] = candidate
+                return candidate
+        return None
+
+
+def reduced_choices(space: SearchSpace, measured: Mapping[LayerConfig, Evidence], objective: str,
+                    margin: float = 0.02) -> dict[str, tuple[LayerConfig, ...]]:
+    """Keep, per layer, float32 and the configurations that a measured recipe does not dominate.
+
+    Args:
+        space: the whole space.
+        measured: configuration -> evidence of the candidate in which all layers with weights take it
+            and the others stay float32. A configuration that was not measured is left out.
+        objective: the metric that counts.
+        margin: a recipe is dominated when another is no larger, faster by more than this share, and
+            no worse in the objective by more than 0.002.
+    """
+    kept = {config for config, evidence in measured.items()
+            if not any(_dominates(other, evidence, objective, margin)
+                       for key, other in measured.items() if key != config)}
+    choices = {}
+    for layer in space.layers:
+        if layer.weights:
+            usable = tuple(c for c in layer.choices if c in kept or c == layer.choices[0])
+        else:
+            usable = layer.choices
+        choices[layer.name] = usable
+    return choices
+
+
+def _dominates(one: Evidence, other: Evidence, objective: str, margin: float) -> bool:
+    return (one.size_bytes <= other.size_bytes and one.latency_s < other.latency_s * (1 - margin)
+            and one.metrics[objective] >= other.metrics[objective] - 0.002)

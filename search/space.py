@@ -1,0 +1,144 @@
+"""What may be chosen: layer configurations, layers and the space that they span. Pure data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+BITS = (1, 2, 3, 4, 8, 16, 32)
+
+
+class Scheme(StrEnum):
+    """How a layer computes with the bits that it has."""
+
+    FLOAT = "float"
+    """Float arithmetic; `weight_bits` 16 stores the weights as float16."""
+    WEIGHT_ONLY = "weight_only"
+    """Integer weights, dequantised before a float operator."""
+    DYNAMIC = "dynamic"
+    """Integer weights; activations are quantised at run time, tensor by tensor."""
+    STATIC = "static"
+    """Integer weights and activations with calibrated ranges."""
+
+
+class Granularity(StrEnum):
+    """What shares one scale."""
+
+    CHANNEL = "channel"
+    TENSOR = "tensor"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LayerConfig:
+    """The numeric format of one layer; bits of 32 mean float32."""
+
+    weight_bits: int = 32
+    activation_bits: int = 32
+    scheme: Scheme = Scheme.FLOAT
+    granularity: Granularity = Granularity.CHANNEL
+
+    def __post_init__(self) -> None:
+        for field, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
+            if bits not in BITS:
+                raise ValueError(f"{field}: expected one of {BITS}, got {bits}")
+        floats = self.scheme in (Scheme.FLOAT, Scheme.WEIGHT_ONLY, Scheme.DYNAMIC)
+        if floats and self.activation_bits != 32:
+            raise ValueError(f"a {self.scheme} layer keeps float32 activations, got {self.activation_bits} bits")
+        if self.scheme is Scheme.STATIC and self.activation_bits == 32:
+            raise ValueError("a static layer needs integer activations, got 32 bits")
+        if self.scheme is Scheme.FLOAT and self.weight_bits not in (16, 32):
+            raise ValueError(f"a float layer has 16 or 32 weight bits, got {self.weight_bits}")
+
+    @property
+    def label(self) -> str:
+        """Short name: `float32`, `fp16`, `dynamic_w8`, `weight_only_w8`, `static_w4a8`."""
+        if self.scheme is Scheme.FLOAT:
+            return "float32" if self.weight_bits == 32 else "fp16"
+        tail = f"a{self.activation_bits}" if self.scheme is Scheme.STATIC else ""
+        grain = "" if self.granularity is Granularity.CHANNEL else "_tensor"
+        return f"{self.scheme}_w{self.weight_bits}{tail}{grain}"
+
+    @classmethod
+    def from_label(cls, label: str) -> LayerConfig:
+        """Parse what `label` prints. Raises ValueError naming the label."""
+        if label == "float32":
+            return cls()
+        if label == "fp16":
+            return cls(weight_bits=16)
+        grain = Granularity.TENSOR if label.endswith("_tensor") else Granularity.CHANNEL
+        head, _, bits = label.removesuffix("_tensor").rpartition("_w")
+        weight, _, activation = bits.partition("a")
+        try:
+            return cls(int(weight), int(activation or 32), Scheme(head), grain)
+        except ValueError as error:
+            raise ValueError(f"no layer configuration is called {label!r}: {error}") from error
+
+    @property
+    def sort_key(self) -> tuple[int, int, int]:
+        """Widest first: the ordinal scale on which samplers see the choices of a layer."""
+        order = (Scheme.FLOAT, Scheme.WEIGHT_ONLY, Scheme.DYNAMIC, Scheme.STATIC)
+        return (-self.activation_bits, -self.weight_bits, order.index(self.scheme))
+
+
+FLOAT32 = LayerConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One variable: an operator with weights, or weightless operators that switch together."""
+
+    name: str
+    """The module path of the PyTorch network, e.g. `blocks.0.mlp.fc1`."""
+    kind: str
+    """The operator in the runtime's words, e.g. `CONV_2D`."""
+    choices: tuple[LayerConfig, ...]
+    """Legal configurations on the target, widest first."""
+    weights: int = 0
+    """Number of weights, without bias."""
+    macs: int = 0
+    """Multiply-accumulates of one inference."""
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError(f"layer {self.name} ({self.kind}) has no legal configuration")
+        if tuple(sorted(self.choices, key=lambda c: c.sort_key)) != self.choices:
+            raise ValueError(f"layer {self.name}: choices must be sorted, widest first")
+
+    def widen(self, config: LayerConfig) -> LayerConfig:
+        """Return `config` where it is legal, else the next wider legal configuration.
+
+        Wider means: the same scheme with more weight bits, then float32.
+        """
+        if config in self.choices:
+            return config
+        same = [c for c in self.choices if c.scheme is config.scheme
+                and c.weight_bits >= config.weight_bits and c.activation_bits >= config.activation_bits]
+        if same:
+            return min(same, key=lambda c: (c.activation_bits, c.weight_bits))
+        return self.choices[0]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What one compiler and one board's runtime can really execute, layer by layer."""
+
+    compiler: str
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        names = [layer.name for layer in self.layers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"layer names must be unique, got twice: {', '.join(twice)}")
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+    @property
+    def log10_size(self) -> float:
+        """Decimal logarithm of the number of distinct candidates."""
+        return sum(math.log10(len(layer.choices)) for layer in self.layers)
