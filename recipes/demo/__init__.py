@@ -1,0 +1,1 @@
+"""Three small trained networks and a slice of Fashion-MNIST, to try the search on."""
