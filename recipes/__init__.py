@@ -1,0 +1,1 @@
+"""Everything that decides an artifact's bytes: import, conversion, calibration, quantisation, bundles."""

@@ -1,0 +1,148 @@
+"""Read a .tflite file into plain data: tensors, operators, inputs and outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of the only subgraph."""
+
+    name: str
+    dtype: str
+    """As the schema writes it: FLOAT32, FLOAT16, INT8, INT4, INT2, INT16, INT32, ..."""
+    shape: tuple[int, ...]
+    constant: bool
+    buffer: int
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator, in execution order; -1 among the inputs marks an absent one."""
+
+    index: int
+    kind: str
+    """As the schema writes it: CONV_2D, FULLY_CONNECTED, ..."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of the signature."""
+
+    name: str
+    tensor: int
+    position: int
+    """Among the interpreter's own inputs or outputs."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The only subgraph of a model with one signature."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    @cached_property
+    def producer(self) -> Mapping[int, Operator]:
+        """Tensor index -> the operator that writes it."""
+        return {tensor: op for op in self.operators for tensor in op.outputs}
+
+    @cached_property
+    def consumers(self) -> Mapping[int, tuple[Operator, ...]]:
+        """Tensor index -> the operators that read it."""
+        found: dict[int, list[Operator]] = {}
+        for op in self.operators:
+            for tensor in op.inputs:
+                found.setdefault(tensor, []).append(op)
+        return {tensor: tuple(ops) for tensor, ops in found.items()}
+
+    def activations(self, op: Operator) -> tuple[int, ...]:
+        """Return the inputs of `op` that are computed at run time."""
+        return tuple(t for t in op.inputs if t >= 0 and not self.is_constant(t))
+
+    def is_constant(self, tensor: int) -> bool:
+        """Tell whether a tensor is known before the first run (a dequantised constant is)."""
+        if self.tensors[tensor].constant:
+            return True
+        writer = self.producer.get(tensor)
+        return writer is not None and writer.kind == "DEQUANTIZE" and self.tensors[writer.inputs[0]].constant
+
+
+def _names(table: type[Any]) -> dict[int, str]:
+    """Invert an enumeration class of the schema."""
+    return {value: name for name, value in vars(table).items() if isinstance(value, int)}
+
+
+def read_graph(model: bytes | Path) -> Graph:
+    """Parse a .tflite model (bytes or a file).
+
+    Raises:
+        ValueError: when it is no .tflite file, or has several subgraphs or signatures.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils as flat
+
+    data = model.read_bytes() if isinstance(model, Path) else model
+    if data[4:8] != b"TFL3":
+        raise ValueError("not a .tflite file: the identifier TFL3 is missing at byte 4")
+    parsed = flat.convert_bytearray_to_object(bytearray(data))
+    signatures = parsed.signatureDefs or []
+    if len(parsed.subgraphs) != 1 or len(signatures) > 1:
+        raise ValueError(f"expected one subgraph and at most one signature, got {len(parsed.subgraphs)} "
+                         f"and {len(signatures)}: control flow and several entry points are not supported")
+    sub = parsed.subgraphs[0]
+    dtypes, kinds = _names(flat.TensorType), _names(flat.BuiltinOperator)
+    sizes = [_buffer_size(buffer) for buffer in parsed.buffers]
+    tensors = tuple(_tensor(t, dtypes, sizes) for t in sub.tensors)
+    operators = []
+    for index, op in enumerate(sub.operators):
+        code = parsed.operatorCodes[op.opcodeIndex]
+        kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        inputs = tuple(int(i) for i in (op.inputs if op.inputs is not None else ()))
+        operators.append(Operator(index, kind, inputs, tuple(int(i) for i in op.outputs)))
+    given, made = [int(i) for i in sub.inputs], [int(i) for i in sub.outputs]
+    if signatures:
+        ports_in = tuple(_port(m, given) for m in signatures[0].inputs)
+        ports_out = tuple(_port(m, made) for m in signatures[0].outputs)
+    else:
+        ports_in = tuple(Port(tensors[t].name, t, i) for i, t in enumerate(given))
+        ports_out = tuple(Port(tensors[t].name, t, i) for i, t in enumerate(made))
+    return Graph(tensors, tuple(operators), ports_in, ports_out)
+
+
+def _port(entry: Any, order: list[int]) -> Port:
+    return Port(_text(entry.name), int(entry.tensorIndex), order.index(int(entry.tensorIndex)))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _buffer_size(buffer: Any) -> int:
+    if buffer.data is not None:
+        return len(buffer.data)
+    return int(buffer.size or 0)
+
+
+def _tensor(tensor: Any, dtypes: Mapping[int, str], sizes: list[int]) -> Tensor:
+    shape = tuple(int(n) for n in (tensor.shape if tensor.shape is not None else ()))
+    quantisation = tensor.quantization
+    scales = quantisation.scale if quantisation is not None and quantisation.scale is not None else ()
+    zeros = quantisation.zeroPoint if quantisation is not None and quantisation.zeroPoint is not None else ()
+    return Tensor(_text(tensor.name), dtypes[tensor.type], shape, sizes[tensor.buffer] > 0, int(tensor.buffer),
+                  tuple(float(s) for s in scales), tuple(int(z) for z in zeros))

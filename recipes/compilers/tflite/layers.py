@@ -1,0 +1,184 @@
+"""From the operators of a float .tflite model to the variables of a search space."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from recipes.compilers.tflite.graph import Graph, Operator
+from recipes.compilers.tflite.legal import ARITHMETIC, FOLLOWERS, WEIGHTED, legal_choices
+from recipes.target import Target
+from search.candidate import Candidate
+from search.space import FLOAT32, Layer, LayerConfig, Scheme, SearchSpace
+
+MAX_LAYERS = 400
+WRAPPED = "net"
+"""The attribute under which `convert.ArtifactModule` holds the user's network."""
+SEGMENT = re.compile(r"^[\w.<>]+\.[A-Za-z]\w*$")
+KERNEL = re.compile(r"/torch\.nn\.modules\.(conv|linear)\.\w+$")
+LEAF = re.compile(r"(?:^|/)torch\.nn\.modules\.[a-z_]+\.[A-Z]\w*$")
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """A search space, and which operators of the float graph each of its layers stands for."""
+
+    graph: Graph
+    space: SearchSpace
+    operators: Mapping[str, tuple[int, ...]]
+    """Layer name -> operator indices."""
+
+    @cached_property
+    def layer_of(self) -> Mapping[int, str]:
+        """Operator index -> layer name."""
+        return {index: name for name, indices in self.operators.items() for index in indices}
+
+    def has_weights(self, op: Operator) -> bool:
+        """Tell whether an operator of the float graph has constant weights."""
+        return _has_weights(self.graph, op)
+
+    def operator_configs(self, candidate: Candidate) -> dict[int, LayerConfig]:
+        """Return the configuration of every operator, with the followers' rule applied.
+
+        A follower runs static when the operator that writes its input does; at the model's input,
+        when all its readers do. Every other operator that is no variable stays float32.
+        """
+        configs = {index: candidate.config_of[name] for index, name in self.layer_of.items()}
+        for op in self.graph.operators:
+            if op.index in configs:
+                continue
+            configs[op.index] = self._follow(op, configs) if op.kind in FOLLOWERS else FLOAT32
+        return configs
+
+    def _follow(self, op: Operator, configs: Mapping[int, LayerConfig]) -> LayerConfig:
+        sources = [self.graph.producer.get(t) for t in self.graph.activations(op)]
+        if all(source is None for source in sources):
+            readers = [r for t in op.outputs for r in self.graph.consumers.get(t, ())]
+            formats = {configs.get(r.index, FLOAT32) for r in readers}
+        else:
+            formats = {configs[source.index] if source else FLOAT32 for source in sources}
+        static = [f for f in formats if f.scheme is Scheme.STATIC]
+        if len(static) == len(formats) and static:
+            return LayerConfig(8, static[0].activation_bits, Scheme.STATIC)
+        return FLOAT32
+
+
+def map_layers(graph: Graph, target: Target) -> LayerMap:
+    """Find the variables of a float graph for a target.
+
+    Raises ValueError when the network has nothing to choose, or too many layers.
+    """
+    names = _Names()
+    members: dict[str, list[int]] = {}
+    kinds: dict[str, str] = {}
+    for op in graph.operators:
+        path = module_path(graph, op)
+        if _has_weights(graph, op):
+            name = names.unique(path or op.kind.lower())
+        elif op.kind in ARITHMETIC:
+            name = _weightless_name(graph, op, path, names, members)
+        else:
+            continue
+        members.setdefault(name, []).append(op.index)
+        kinds.setdefault(name, op.kind)
+    layers = []
+    for name, indices in members.items():
+        ops = [graph.operators[i] for i in indices]
+        kind = kinds[name] if len(ops) == 1 else "+".join(dict.fromkeys(op.kind for op in ops))
+        shared = set.intersection(*(set(legal_choices(op.kind, target.runtime)) for op in ops))
+        choices = tuple(sorted(shared, key=lambda c: c.sort_key))
+        if len(choices) < 2 and not any(_has_weights(graph, op) for op in ops):
+            continue
+        layers.append(Layer(name, kind, choices, sum(_weights(graph, op) for op in ops),
+                            sum(macs(graph, op) for op in ops)))
+    if not any(layer.weights for layer in layers):
+        raise ValueError("the model has no convolution or linear layer with constant weights: nothing to search")
+    if len(layers) > MAX_LAYERS:
+        raise ValueError(f"the model has {len(layers)} layers; at most {MAX_LAYERS} can be searched")
+    return LayerMap(graph, SearchSpace("tflite", tuple(layers)),
+                    {layer.name: tuple(members[layer.name]) for layer in layers})
+
+
+class _Names:
+    """Gives every layer a name of its own: `path`, `path.1`, `path.2`, ..."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, int] = {}
+
+    def unique(self, wanted: str) -> str:
+        count = self._given.get(wanted, 0)
+        self._given[wanted] = count + 1
+        return wanted if count == 0 else f"{wanted}.{count}"
+
+
+def _weightless_name(
+    graph: Graph, op: Operator, path: str, names: _Names, members: Mapping[str, list[int]]
+) -> str:
+    """Name an operator without weights; those of one leaf module (a LayerNorm) share a name."""
+    raw = _first_name(graph, op)
+    if LEAF.search(_module_of(raw)):
+        previous = [n for n, ops in members.items() if n == path]
+        return previous[0] if previous else names.unique(path)
+    return names.unique(f"{path}.{op.kind.lower()}" if path else op.kind.lower())
+
+
+def _first_name(graph: Graph, op: Operator) -> str:
+    return graph.tensors[op.outputs[0]].name.split(";")[0]
+
+
+def _module_of(raw: str) -> str:
+    """Cut the attribute off the last segment: `a/torch.nn.modules.conv.Conv2d_c1` -> `.../Conv2d`."""
+    head, slash, last = raw.rpartition("/")
+    return f"{head}{slash}{last.partition('_')[0]}"
+
+
+def module_path(graph: Graph, op: Operator) -> str:
+    """Return the PyTorch module path of an operator, `` where its tensors do not tell.
+
+    litert-torch names tensors `package.Class_attribute/.../package.Class_attribute;n`, and joins the
+    names of fused modules by `;;` (the convolution comes last). In other files the name is the path.
+    """
+    weight = _weight_tensor(graph, op)
+    if weight is not None:
+        pieces = [p for p in graph.tensors[weight].name.split(";") if "/" in p]
+        kernels = [p for p in pieces if KERNEL.search(p)]
+        raw = (kernels or pieces or [graph.tensors[weight].name])[-1]
+    else:
+        raw = _first_name(graph, op)
+    segments = [s for s in raw.split("/") if s]
+    if not all(SEGMENT.match(s) for s in segments):
+        return ".".join(segments)
+    names = [s.rsplit(".", 1)[-1].partition("_")[2] for s in segments[1:]]
+    return ".".join(names[1:] if names[:1] == [WRAPPED] else names)
+
+
+def _weight_tensor(graph: Graph, op: Operator) -> int | None:
+    if op.kind not in WEIGHTED:
+        return None
+    tensor = op.inputs[1]
+    return tensor if graph.is_constant(tensor) else None
+
+
+def _has_weights(graph: Graph, op: Operator) -> bool:
+    return _weight_tensor(graph, op) is not None
+
+
+def _weights(graph: Graph, op: Operator) -> int:
+    tensor = _weight_tensor(graph, op)
+    return graph.tensors[tensor].elements if tensor is not None else 0
+
+
+def macs(graph: Graph, op: Operator) -> int:
+    """Count the multiply-accumulates of one operator; 0 for those that have none."""
+    output = graph.tensors[op.outputs[0]]
+    if op.kind in ("CONV_2D", "TRANSPOSE_CONV"):
+        return output.elements * math.prod(graph.tensors[op.inputs[1]].shape[1:])
+    if op.kind == "DEPTHWISE_CONV_2D":
+        kernel = graph.tensors[op.inputs[1]].shape
+        return output.elements * kernel[1] * kernel[2]
+    if op.kind in ("FULLY_CONNECTED", "BATCH_MATMUL"):
+        return output.elements * graph.tensors[op.inputs[0]].shape[-1]
+    return 0
