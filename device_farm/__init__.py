@@ -1,0 +1,1 @@
+"""Boards: inventory, transports, set-up. Knows nothing of models, bits or artifacts."""

@@ -1,0 +1,157 @@
+"""What may stand in the inventory for one board."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from device_farm.hostkeys import parse_host_key
+
+SCHEMA_VERSION = 1
+BUILT_IN = ("local", "sim")
+SSH_KEYS = ("host", "user", "host_key")
+"""Without these no board is reached by SSH."""
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
+RuntimeName = Literal["litert", "tflite-runtime"]
+RUNTIME_NAMES: tuple[str, ...] = get_args(RuntimeName)
+
+NamePattern = Annotated[str, Field(pattern=NAME_PATTERN)]
+Word = Annotated[str, Field(pattern=r"^[^\s@]+$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class _Keys(_Strict):
+    """What every machine on the way to a board has in common."""
+
+    identity_file: str | None = None
+    """Private key on this computer (absolute, or from ~). Without it: the SSH agent, then ~/.ssh/id_*."""
+
+    @field_validator("host_key", check_fields=False)
+    @classmethod
+    def _whole_key(cls, value: str | None) -> str | None:
+        return None if value is None else str(parse_host_key(value))
+
+    @field_validator("identity_file")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("/", "~")):
+            raise ValueError(f"expected an absolute path or one that starts with ~, got {value!r}")
+        return value
+
+
+class Hop(_Keys):
+    """A machine that is reached by SSH: a board, or a jump host before it."""
+
+    host: Word
+    """Name or address."""
+    user: Word
+    """The user to log in as."""
+    host_key: str
+    """The machine's public key, `ssh-ed25519 AAAA...`: any other key is refused."""
+    port: int = Field(default=22, ge=1, le=65535)
+
+    @property
+    def address(self) -> str:
+        """For messages: `pi@10.0.0.7:22`."""
+        return f"{self.user}@{self.host}:{self.port}"
+
+
+class RuntimeSpec(_Strict):
+    """The runtime that executes artifacts on a board."""
+
+    name: RuntimeName
+    version: str = Field(pattern=r"^\d+(\.\d+)+$")
+    """In quotes, e.g. "2.3.0"."""
+
+
+def _as_list(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError(f"got {value!r}; write host, user and host_key: a jump host's key is pinned too")
+    return [value] if isinstance(value, Mapping) else value
+
+
+class BoardEntry(_Keys):
+    """One board. The built-in `local` and `sim` have no host."""
+
+    name: SkipJsonSchema[NamePattern]
+    kind: NamePattern
+    """What the board is, e.g. rpi4: boards of one kind are interchangeable."""
+    host: Word | SkipJsonSchema[None] = None
+    """Name or address."""
+    user: Word | SkipJsonSchema[None] = None
+    """The user to log in as."""
+    host_key: str | SkipJsonSchema[None] = None
+    """The board's public key, `ssh-ed25519 AAAA...`: any other key is refused."""
+    port: int = Field(default=22, ge=1, le=65535)
+    jump: Annotated[tuple[Hop, ...], BeforeValidator(_as_list, json_schema_input_type=Hop | list[Hop])] = ()
+    """Jump hosts, first to last; one may stand alone. Each has its own pinned key."""
+    python: str = Field(default="python3", min_length=1)
+    """Python on the board, 3.8 or newer: a name on its PATH or an absolute path."""
+    root: str = Field(default="~/.hil-orchestrator", pattern=r"^(~|~?/.+)$")
+    """Folder on the board for the runtime, the agent and the artifacts."""
+    runtime: RuntimeSpec | None = None
+    """Runtime to use; without it the newest one that the board can execute."""
+    shares_host: Literal["forbidden", "allowed"] = "forbidden"
+    """`allowed`: may measure while this computer works, although it is the same machine (test boards)."""
+    lock_file: str | None = Field(default=None, pattern=r"^~?/.+$")
+    """The board's lock, if several users of one board have different root folders."""
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(default_factory=dict)
+    """Environment of everything that runs on the board."""
+    notes: str | None = None
+    """Free text."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.name in BUILT_IN:
+            return self
+        if self.kind in BUILT_IN:
+            raise ValueError(f"kind {self.kind!r} is built in: choose another")
+        missing = [key for key in SSH_KEYS if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"{' and '.join(missing)} missing; 'orchestrator devices add' fills them in")
+        return self
+
+    @property
+    def transport(self) -> Literal["ssh", "local", "sim"]:
+        """How the board is reached."""
+        if self.host is not None:
+            return "ssh"
+        return "local" if self.name == "local" else "sim"
+
+    def hops(self) -> tuple[Hop, ...]:
+        """Return the machines on the way, the board last. Raises ValueError for `local` and `sim`."""
+        if self.host is None or self.user is None or self.host_key is None:
+            raise ValueError(f"board {self.name!r} is not reached by SSH but as {self.transport!r}")
+        board = Hop(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            host_key=self.host_key,
+            identity_file=self.identity_file,
+        )
+        return (*self.jump, board)
+
+
+class InventoryFile(_Strict):
+    """Boards of one user or team."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    """Version of this format: 1."""
+    boards: dict[NamePattern, BoardEntry]
+    """Name -> board. `local` and `sim` exist without being written here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_boards(cls, data: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever the file holds
+        if not isinstance(data, dict):
+            return data
+        boards = {} if data.get("boards") is None else data["boards"]
+        if isinstance(boards, dict):
+            boards = {name: {**row, "name": name} if isinstance(row, dict) else row for name, row in boards.items()}
+        return {**data, "boards": boards}

@@ -1,0 +1,171 @@
+"""Say whether a board is fit to measure, and what to do where it is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from device_farm.board_entry import BoardEntry
+from device_farm.errors import FarmError, SetupFailed
+from device_farm.probe import Probe, probe_board
+from device_farm.runtime import plan_runtime
+from device_farm.setup import runtime_folder, verify_runtime
+from device_farm.transport import Transport
+
+Level = Literal["ok", "warning", "missing"]
+
+OLDEST_PYTHON = (3, 8)
+LEAST_DISK_BYTES = 200_000_000
+LEAST_MEMORY_BYTES = 200_000_000
+HOT_C = 75.0
+"""Raspberry Pis throttle from 80 degrees on."""
+MOST_SKEW_S = 60.0
+THROTTLING = {
+    0: "under-voltage now",
+    1: "frequency capped now",
+    2: "throttled now",
+    3: "temperature limit now",
+    16: "under-voltage since boot",
+    17: "frequency capped since boot",
+    18: "throttled since boot",
+    19: "temperature limit since boot",
+}
+"""Bits of `vcgencmd get_throttled` (Raspberry Pi documentation, vcgencmd)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    """`missing`: the board cannot measure; `warning`: its figures may be poor."""
+    what: str
+    detail: str
+    remedy: str | None = None
+
+
+def check_board(
+    transport: Transport, entry: BoardEntry, *, clock: Callable[[], float] = time.time
+) -> tuple[Finding, ...]:
+    """Look at a board without changing it; every failure is a finding."""
+    try:
+        probe = probe_board(transport, entry, clock=clock)
+        runtime = _runtime(transport, entry, probe)
+    except FarmError as error:
+        return (Finding("missing", "connection", str(error)),)
+    return (Finding("ok", "connection", transport.address), *judge(probe), runtime)
+
+
+def judge(probe: Probe) -> tuple[Finding, ...]:
+    """Judge what a board said of itself."""
+    judged = (
+        _machine(probe),
+        _python(probe),
+        _glibc(probe),
+        _disk(probe),
+        _memory(probe),
+        _governor(probe),
+        _temperature(probe),
+        _throttling(probe),
+        _clock(probe),
+    )
+    return tuple(finding for finding in judged if finding is not None)
+
+
+def _runtime(transport: Transport, entry: BoardEntry, probe: Probe) -> Finding:
+    try:
+        plan = plan_runtime(probe, entry.runtime)
+    except SetupFailed as error:
+        return Finding("missing", "runtime", str(error))
+    remedy = f"orchestrator devices setup {entry.name}"
+    if probe.python is None or plan.folder_name not in probe.python.runtimes:
+        return Finding("missing", "runtime", f"{plan.folder_name} is not installed", remedy)
+    try:
+        found = verify_runtime(transport, entry, runtime_folder(probe.root, plan), plan)
+    except SetupFailed as error:
+        return Finding("missing", "runtime", str(error), remedy)
+    return Finding("ok", "runtime", found)
+
+
+def _machine(probe: Probe) -> Finding:
+    if probe.machine in ("aarch64", "x86_64", "armv7l"):
+        return Finding("ok", "architecture", probe.machine)
+    return Finding("missing", "architecture", f"{probe.machine or 'unknown'}: no runtime has wheels for it")
+
+
+def _python(probe: Probe) -> Finding:
+    if probe.python is None:
+        remedy = "sudo apt-get install python3, or set 'python' in the inventory"
+        return Finding("missing", "python", "none answered", remedy)
+    version = ".".join(str(part) for part in probe.python.version)
+    if probe.python.version < OLDEST_PYTHON:
+        return Finding("missing", "python", f"{version}: 3.8 or newer is needed", "install a newer system")
+    return Finding("ok", "python", version)
+
+
+def _glibc(probe: Probe) -> Finding:
+    if probe.glibc is None:
+        return Finding("missing", "glibc", "none found: the runtimes' wheels need it")
+    return Finding("ok", "glibc", f"{probe.glibc[0]}.{probe.glibc[1]}")
+
+
+def _disk(probe: Probe) -> Finding:
+    if probe.unwritable is not None:
+        remedy = f"sudo chown $USER {probe.unwritable}, or set 'root' in the inventory"
+        return Finding("missing", "disk", f"{probe.unwritable} is not writable", remedy)
+    if probe.disk_free_bytes is None:
+        return Finding("warning", "disk", f"free space of {probe.root} unknown", "run 'df -Pk' there")
+    free = f"{probe.disk_free_bytes / 1e6:.0f} MB free for {probe.root}"
+    if probe.disk_free_bytes < LEAST_DISK_BYTES:
+        remedy = "remove files there, e.g. sudo apt-get clean"
+        return Finding("missing", "disk", f"{free}; {LEAST_DISK_BYTES / 1e6:.0f} MB are needed", remedy)
+    return Finding("ok", "disk", free)
+
+
+def _memory(probe: Probe) -> Finding | None:
+    if probe.memory_available_bytes is None:
+        return None
+    free = f"{probe.memory_available_bytes / 1e6:.0f} MB available"
+    if probe.memory_available_bytes < LEAST_MEMORY_BYTES:
+        return Finding("warning", "memory", free, "end other programs there, e.g. the desktop")
+    return Finding("ok", "memory", free)
+
+
+def _governor(probe: Probe) -> Finding | None:
+    if not probe.governors:
+        return None
+    names = ", ".join(probe.governors)
+    if probe.governors == ("performance",):
+        return Finding("ok", "governor", names)
+    remedy = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+    return Finding("warning", "governor", f"{names}: the clock changes while it measures", remedy)
+
+
+def _temperature(probe: Probe) -> Finding | None:
+    if probe.temperature_c is None:
+        return None
+    text = f"{probe.temperature_c:.0f} degrees C"
+    if probe.temperature_c >= HOT_C:
+        return Finding("warning", "temperature", f"{text}: near the limit", "let it cool; give it a heat sink or a fan")
+    return Finding("ok", "temperature", text)
+
+
+def _throttling(probe: Probe) -> Finding | None:
+    if probe.throttled is None:
+        return None
+    said = [text for bit, text in THROTTLING.items() if probe.throttled >> bit & 1]
+    if not said:
+        return Finding("ok", "throttling", "none since boot")
+    remedy = "use the board's own power supply, cool it, then reboot to clear 'since boot'"
+    return Finding("warning", "throttling", f"{', '.join(said)} ({probe.throttled:#x})", remedy)
+
+
+def _clock(probe: Probe) -> Finding | None:
+    if probe.clock_skew_s is None:
+        return None
+    skew = f"{probe.clock_skew_s:+.0f} s against this computer"
+    if abs(probe.clock_skew_s) > MOST_SKEW_S:
+        return Finding("warning", "clock", skew, "sudo timedatectl set-ntp true")
+    return Finding("ok", "clock", skew)

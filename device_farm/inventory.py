@@ -1,0 +1,174 @@
+"""The boards a user has: one YAML file, read strictly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from device_farm.board_entry import (
+    BUILT_IN,
+    SCHEMA_VERSION,
+    SSH_KEYS,
+    BoardEntry,
+    Hop,
+    InventoryFile,
+    RuntimeSpec,
+)
+from device_farm.inventory_file import (
+    Document,
+    InventoryError,
+    drop_block,
+    locked,
+    parse_document,
+    put_block,
+    read_document,
+    write_atomically,
+)
+
+__all__ = [
+    "BoardEntry",
+    "Hop",
+    "Inventory",
+    "InventoryError",
+    "RuntimeSpec",
+    "add_board",
+    "inventory_schema",
+    "remove_board",
+]
+
+_LOCAL = BoardEntry(name="local", kind="local", notes="this computer")
+_SIM = BoardEntry(name="sim", kind="sim", shares_host="allowed", notes="a simulated board")
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The boards of one file, in its order, and the two built-in ones. Without arguments: only those."""
+
+    boards: tuple[BoardEntry, ...] = ()
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Inventory:
+        """Read an inventory. Raises InventoryError that names every problem by file, line and key."""
+        return cls(_validate(read_document(path), path), path)
+
+    def matching(self, device: str) -> tuple[BoardEntry, ...]:
+        """Return the board of that name, or else all boards of that kind. Raises InventoryError for none."""
+        known = (*self.boards, _LOCAL, _SIM)
+        found = tuple(board for board in known if board.name == device)
+        found = found or tuple(board for board in known if board.kind == device)
+        if found:
+            return found
+        names = [board.name for board in known]
+        kinds = list(dict.fromkeys(board.kind for board in known))
+        nearest = get_close_matches(device, [*names, *kinds], n=1)
+        raise InventoryError(
+            f"{self.path or 'no inventory'}: no board and no kind {device!r}"
+            + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+            + f" Boards: {', '.join(names)}. Kinds: {', '.join(kinds)}."
+            + " Add one with 'orchestrator devices add'"
+        )
+
+    def find(self, device: str) -> BoardEntry:
+        """Return the board of that name, or else the first of that kind. Raises InventoryError."""
+        return self.matching(device)[0]
+
+
+def add_board(path: Path, entry: BoardEntry, *, replace: bool = False) -> None:
+    """Add a board to a file (made if need be), leaving the rest of it as it is. Raises InventoryError."""
+    if entry.transport != "ssh":
+        raise InventoryError(f"{path}: {entry.name!r} is built in: choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        boards = {board.name: board for board in Inventory.load(path).boards} if path.exists() else {}
+        if entry.name in boards and not replace:
+            raise InventoryError(f"{path}: there is a board {entry.name!r} already; --replace overwrites it")
+        text = path.read_text("utf-8") if path.exists() else f"schema: {SCHEMA_VERSION}\nboards:\n"
+        row = entry.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+        boards[entry.name] = entry
+        _write(path, put_block(text, entry.name, row, path), tuple(boards.values()))
+
+
+def remove_board(path: Path, name: str) -> None:
+    """Remove a board from a file, leaving the rest of it as it is. Raises InventoryError."""
+    with locked(path):
+        boards = Inventory.load(path).boards
+        names = [board.name for board in boards]
+        if name not in names:
+            nearest = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            raise InventoryError(f"{path}: no board {name!r}{hint} Boards: {', '.join(names) or 'none'}")
+        rest = tuple(board for board in boards if board.name != name)
+        _write(path, drop_block(path.read_text("utf-8"), name, path), rest)
+
+
+def inventory_schema() -> dict[str, Any]:
+    """Return the JSON schema of the file, for editors."""
+    schema = InventoryFile.model_json_schema(by_alias=True)
+    board = schema["$defs"]["BoardEntry"]
+    board["required"] = ["kind", *SSH_KEYS]
+    for key in SSH_KEYS:
+        del board["properties"][key]["default"]
+    boards = schema["properties"]["boards"]
+    boards |= {"type": ["object", "null"], "additionalProperties": False}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "inventory.yaml"}
+
+
+def _write(path: Path, text: str, expected: tuple[BoardEntry, ...]) -> None:
+    if _validate(parse_document(text, path), path) != expected:
+        raise InventoryError(f"{path}: its layout is too unusual to change safely: edit it by hand")
+    write_atomically(path, text)
+
+
+def _validate(document: Document, path: Path) -> tuple[BoardEntry, ...]:
+    if not isinstance(document.data, dict):
+        raise InventoryError(f"{path}: expected 'schema: {SCHEMA_VERSION}' and 'boards:'")
+    taken = [name for name in BUILT_IN if name in (document.data.get("boards") or ())]
+    if taken:
+        line = document.lines.get(("boards", taken[0]), 1)
+        raise InventoryError(
+            f"{path}:{line}: boards.{taken[0]}: this name is built in and always there: choose another"
+        )
+    try:
+        return tuple(InventoryFile.model_validate(document.data).boards.values())
+    except ValidationError as error:
+        problems = [_problem(detail, document, path) for detail in error.errors(include_url=False)]
+        raise InventoryError("\n".join(problems)) from error
+
+
+def _problem(detail: ErrorDetails, document: Document, path: Path) -> str:
+    """Say in one line where a file is wrong, what it should hold and what to do."""
+    at = tuple(part for part in detail["loc"] if part != "[key]")
+    known = next((at[:end] for end in range(len(at), -1, -1) if at[:end] in document.lines), ())
+    where = f"{path}:{document.lines.get(known, 1)}: {'.'.join(str(part) for part in at) or 'the file'}"
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        keys = _keys_at(at[:-1])
+        nearest = get_close_matches(str(at[-1]), keys, n=2)
+        hint = f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else "remove it."
+        return f"{where}: unknown key; {hint} Keys here: {', '.join(keys)}"
+    if kind == "missing":
+        return f"{where}: missing; add it" + (f": 'schema: {SCHEMA_VERSION}'" if at == ("schema",) else "")
+    if kind == "value_error":
+        return f"{where}: {detail['ctx']['error']}"
+    text = detail["msg"][:1].lower() + detail["msg"][1:]
+    hint = "; put it in quotes" if kind == "string_type" and isinstance(detail["input"], int | float) else ""
+    got = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
+    return f"{where}: {text}{got}{hint}"
+
+
+def _keys_at(at: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that may stand at a place in the file."""
+    if not at:
+        return ["schema", "boards"]
+    model: type[BaseModel] = BoardEntry
+    if "jump" in at:
+        model = Hop
+    elif "runtime" in at:
+        model = RuntimeSpec
+    return [key for key in model.model_fields if key != "name" or model is RuntimeSpec]

@@ -1,0 +1,150 @@
+"""Accuracy of the very artifact, in the board's runtime, on the host: in worker processes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from device_farm.local import LocalTransport
+from profilers.golden import EXAMPLES, Array
+from profilers.runner import AgentRunner, RuntimePlace
+from recipes.artifact import Artifact
+from recipes.blobs import BlobStore
+from recipes.compilers.tflite.build import BuildInputs, Built, build
+from recipes.models.dataset import Metric, Split, apply_metrics, load_data, top1
+from recipes.models.source import Reference
+from recipes.ports import Ports
+from search.candidate import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationInputs:
+    """What is the same for every candidate of a study."""
+
+    blob_folder: Path
+    splits: Mapping[str, str]
+    """Split name -> blob, in the PyTorch model's layout."""
+    data: Reference
+    """Where the user's metrics come from."""
+    metrics: tuple[str, ...]
+    """Names, the objective first."""
+    runtime: RuntimePlace
+    """The board's runtime, installed on the host."""
+    agent: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What the host found out about one candidate."""
+
+    built: Built
+    metrics: Mapping[str, float]
+    examples: int
+    golden_inputs: Path
+    golden_outputs: tuple[Array, ...]
+    """What the artifact computes on the host, before decoding: one array (EXAMPLES, ...) per output."""
+    build_s: float
+    evaluate_s: float
+
+
+def build_and_evaluate(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate,
+                       split: str = "validation") -> HostReport:
+    """Build a candidate and evaluate its artifact on a split. Raises InfeasibleCandidate."""
+    started = time.perf_counter()
+    built = build(builder, candidate)
+    done = time.perf_counter()
+    golden, outputs = _golden(inputs, built)
+    metrics, examples = evaluate(inputs, built.artifact, built.ports, split)
+    return HostReport(built, metrics, examples, golden, outputs, done - started, time.perf_counter() - done)
+
+
+def evaluate(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str) -> tuple[dict[str, float], int]:
+    """Return the metrics of an artifact on a split, and the number of examples.
+
+    Raises:
+        InfeasibleCandidate: the runtime refuses the artifact, crashes, hangs, or returns NaN.
+        recipes.errors.DataError: a metric fails.
+    """
+    folder = _scratch()
+    outputs = folder / "outputs.npz"
+    runner = _runner(inputs.runtime, inputs.agent)
+    runner.run(artifact, _encoded(inputs, split, ports), outputs)
+    with np.load(outputs, allow_pickle=False) as arrays:
+        decoded = ports.decode({name: arrays[name] for name in arrays.files})
+    targets = _split(inputs.blob_folder, inputs.splits[split]).targets
+    if targets is None:
+        raise ValueError(f"the split {split} has no targets")
+    return apply_metrics(_metrics(inputs.data, inputs.metrics), decoded, targets), len(targets)
+
+
+def run_reference(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str) -> tuple[Array, ...]:
+    """Return an artifact's outputs on a split, in the PyTorch model's layout."""
+    outputs = _scratch() / "reference.npz"
+    _runner(inputs.runtime, inputs.agent).run(artifact, _encoded(inputs, split, ports), outputs)
+    with np.load(outputs, allow_pickle=False) as arrays:
+        return ports.decode({name: arrays[name] for name in arrays.files})
+
+
+def _golden(inputs: EvaluationInputs, built: Built) -> tuple[Path, tuple[Array, ...]]:
+    """Write the golden inputs as a blob and run them on the host."""
+    split = _split(inputs.blob_folder, inputs.splits["calibration"])
+    few = {name: array[:EXAMPLES] for name, array in split.inputs.items()}
+    blobs = BlobStore(inputs.blob_folder)
+    path = _scratch() / "golden.npz"
+    tensors: dict[str, Any] = dict(built.ports.encode(few))
+    np.savez(path, **tensors)
+    kept = blobs.put_file(path)
+    outputs = _scratch() / "golden_outputs.npz"
+    _runner(inputs.runtime, inputs.agent).run(built.artifact, kept.path, outputs)
+    with np.load(outputs, allow_pickle=False) as arrays:
+        return kept.path, tuple(arrays[f"o{i}"] for i in range(len(arrays.files)))
+
+
+def _encoded(inputs: EvaluationInputs, split: str, ports: Ports) -> Path:
+    """Return a file with the split in the artifact's layout and type; made once per process and layout."""
+    return _encode_once(inputs.blob_folder, inputs.splits[split], ports)
+
+
+@lru_cache(maxsize=8)
+def _encode_once(blob_folder: Path, blob: str, ports: Ports) -> Path:
+    path = _scratch() / f"{blob[:16]}-{abs(hash(ports)):x}.npz"
+    tensors: dict[str, Any] = dict(ports.encode(_split(blob_folder, blob).inputs))
+    np.savez(path, **tensors)
+    return path
+
+
+@lru_cache(maxsize=4)
+def _split(blob_folder: Path, blob: str) -> Split:
+    return Split.from_bytes(BlobStore(blob_folder).path(blob).read_bytes())
+
+
+@lru_cache(maxsize=4)
+def _metrics(data: Reference, names: tuple[str, ...]) -> Mapping[str, Metric]:
+    return {"top1": top1} if names == ("top1",) else load_data(data).metrics
+
+
+@lru_cache(maxsize=1)
+def _scratch() -> Path:
+    """A folder of this process, removed when it ends."""
+    path = Path(mkdtemp(prefix=f"orchestrator-{os.getpid()}-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@lru_cache(maxsize=2)
+def _runner(runtime: RuntimePlace, agent: Path) -> AgentRunner:
+    """One agent per worker process and runtime, over pipes."""
+    runner = AgentRunner(LocalTransport(), root=str(_scratch()), runtime=runtime, agent=agent, board="host",
+                         kind="host", host=True)
+    atexit.register(runner.close)
+    return runner

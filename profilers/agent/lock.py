@@ -1,0 +1,100 @@
+"""One measurement at a time on a machine, and none by a controller whose lease was taken over."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from typing import Any
+
+from profilers.agent.protocol import LOCK_HELD, OLD_TOKEN, Refusal
+
+
+class BoardLock:
+    """A lock on a file that the kernel releases when this process ends, with rising tokens beside it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Tell whether this process may measure."""
+        return self._fd is not None
+
+    def acquire(self, token: int, owner: str, series: str) -> None:
+        """Take the lock, or keep it with a higher token.
+
+        Tokens of one series (one board of one store) only rise; series do not compare.
+
+        Raises:
+            Refusal: another process holds the lock, or a higher token of the series was seen.
+        """
+        fd = self._fd if self._fd is not None else self._lock()
+        tokens = _open_shared(self._path + ".tokens")
+        try:
+            seen = _read(tokens)
+            highest = seen.get(series, 0)
+            if token < highest:
+                raise Refusal(OLD_TOKEN, f"token {token} of {owner} is older than {highest}, the highest "
+                              "that was seen here: the lease was given to another", token=highest)
+            if token > highest:
+                seen[series] = token
+                _write(tokens, seen)
+            _write(fd, {"owner": owner, "token": token, "pid": os.getpid()})
+            self._fd = fd
+        finally:
+            os.close(tokens)
+            if self._fd is None:
+                os.close(fd)
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens when it is not held."""
+        if self._fd is not None:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None
+
+    def _lock(self) -> int:
+        fd = _open_shared(self._path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read(fd)
+            os.close(fd)
+            raise Refusal(LOCK_HELD, "the lock {} is held by {} with token {}".format(
+                self._path, holder.get("owner", "another agent"), holder.get("token", "unknown")),
+                          owner=holder.get("owner"), token=holder.get("token")) from None
+        return fd
+
+
+def _open_shared(path: str) -> int:
+    """Open or make a file that every user of the machine may lock.
+
+    O_CREAT on another user's file in /tmp is refused by `fs.protected_regular`: open first, then make.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        pass
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return os.open(path, flags)
+    os.fchmod(fd, 0o666)
+    return fd
+
+
+def _read(fd: int) -> dict[str, Any]:
+    """Return the JSON object in a file; empty when it is being written or is damaged."""
+    try:
+        data = json.loads(os.pread(fd, 1 << 20, 0) or b"{}")
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _write(fd: int, data: dict[str, Any]) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, json.dumps(data).encode(), 0)

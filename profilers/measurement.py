@@ -1,0 +1,61 @@
+"""What one timed session of one artifact on one board brought home."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureSettings:
+    """How long to warm up and to sample. Times in seconds."""
+
+    threads: int = 1
+    min_runs: int = 20
+    max_runs: int = 2000
+    max_sampling_s: float = 1.0
+    """Sampling ends here even when the confidence interval is still wide."""
+    target_ci: float = 0.01
+    """Sampling ends when the 95 % interval of the median is within +- this share of it."""
+    max_warmup_s: float = 0.5
+    timeout_s: float = 60.0
+    """An artifact whose session takes longer is hung: the candidate's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensors:
+    """What the board said of itself at one moment; None where it has no such sensor."""
+
+    temperature_c: float | None = None
+    frequency_hz: float | None = None
+    governor: str | None = None
+    throttled: str | None = None
+    """The board's own word for it, e.g. `0x50000`; None when it has none."""
+    load_1m: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """All raw samples of one artifact, with what is needed to believe them."""
+
+    artifact_sha256: str
+    board: str
+    kind: str
+    boot_id: str
+    runtime: str
+    runtime_version: str
+    agent_version: str
+    threads: int
+    wall_ns: tuple[int, ...]
+    """Wall time of every timed run, nanoseconds, in order."""
+    cpu_ns: tuple[int, ...]
+    """CPU time of the process in every timed run, nanoseconds."""
+    warmup_runs: int
+    load_s: float
+    """Reading the artifact and preparing the interpreter."""
+    before: Sensors
+    after: Sensors
+    peak_rss_bytes: int | None
+    simulated: bool
+    """True when the times come from a model and not from a clock."""
+    session_s: float
+    """Warm-up, timed and golden runs, as the agent saw them: overhead is what the controller adds."""
