@@ -1,0 +1,30 @@
+"""`orchestrator`: verbs, options, exit codes. Heavy imports happen only when a verb runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from orchestrator.cli import search
+
+app = typer.Typer(
+    name="orchestrator", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Find per-layer bit-widths for a trained network by measuring candidates on your own board.",
+    epilog="Exit codes: 0 goal met, 1 not met, 2 usage or configuration, 3 infrastructure, 130 interrupted.")
+app.command("search")(search.search)
+
+
+@app.callback()
+def _verbs() -> None:
+    """Find per-layer bit-widths for a trained network by measuring candidates on your own board."""
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What a study is: the keys of `study.yaml`, which the command line overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from orchestrator.errors import UsageError
+from orchestrator.units import parse_budget, parse_seconds, parse_size_budget
+from search.goal import Requirement
+from search.recipes import UNIFORM
+
+STUDY_SCHEMA = 1
+DEFAULT_FILE = "study.yaml"
+
+
+class StudyConfig(BaseModel):
+    """A study's whole configuration; every key may stand in study.yaml and on the command line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = Field(1, alias="schema", description="Version of this format: 1.")
+    study: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="Name in the store.")
+    model: str = Field("demo:residual", description="demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY or a .pt2.")
+    data: str = Field("demo:fashion_mnist", description="FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.")
+    device: str = Field("local", description="A board's name or a kind in the inventory; or local, sim.")
+    budget: str | None = Field(None, description="Latency: 10ms, 0.5x (of float32) or 0.6x:int8.")
+    size_budget: str | None = Field(None, description="Artifact size: 80KB or 0.8x:int8.")
+    max_drop: float | None = Field(None, ge=0, description="Points of the objective that may be lost; 1 point is 0.01.")
+    require: tuple[str, ...] = Field((), description="Constraints on metrics, e.g. 'recall_6 >= -0.01'.")
+    measurements: int = Field(48, ge=1, description="Distinct candidates to time, baselines included.")
+    time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
+    compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="Proposer.")
+    seed: int = Field(0, ge=0, description="Seed of the proposer.")
+    threads: int = Field(1, ge=1, le=64, description="Threads of the runtime on the board.")
+    io: Literal["float", "int8"] = Field("float", description="Type of the artifact's inputs and outputs.")
+    baselines: Literal["all", "needed"] = Field("all", description="Uniform recipes to measure first.")
+    latency_stat: Literal["median", "p90", "p99", "mean"] = Field("median", description="What the budget limits.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Probability with which the budget must be met.")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_budget(value, "budget")
+        return value
+
+    @field_validator("size_budget")
+    @classmethod
+    def _size(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_size_budget(value, "size_budget")
+        return value
+
+    @field_validator("time")
+    @classmethod
+    def _time(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_seconds(value, "time")
+        return value
+
+    @field_validator("require")
+    @classmethod
+    def _require(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            Requirement.parse(text)
+        return value
+
+    def needed_baselines(self) -> tuple[str, ...]:
+        """Return the uniform recipes to measure: all, or float32 and those that a budget names."""
+        if self.baselines == "all":
+            return tuple(UNIFORM)
+        named = {"float32"}
+        if self.budget is not None:
+            named.add(parse_budget(self.budget).needs or "float32")
+        if self.size_budget is not None:
+            named.add(parse_size_budget(self.size_budget).needs or "float32")
+        return tuple(name for name in UNIFORM if name in named)
+
+
+CHANGEABLE = ("budget", "size_budget", "max_drop", "require", "measurements", "time", "confidence", "device")
+"""Keys that may differ when a study is resumed; another model, data or space is another study."""
+
+
+def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
+    """Merge a study file and the command line. Raises UsageError naming file, key and the nearest valid key.
+
+    Args:
+        file: a study.yaml, or None.
+        overrides: values of the command line; None means not given.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values = _read(file)
+    given = {key: value for key, value in overrides.items() if value is not None and value != ()}
+    if given.keys() & {"model"} and "data" not in given and "data" not in values \
+            and not str(given["model"]).startswith("demo:"):
+        raise UsageError(f"--model {given['model']}: its data are missing; give --data FILE.py:FACTORY "
+                         "('orchestrator init' writes a template)")
+    values.update(given)
+    try:
+        return StudyConfig.model_validate(values)
+    except ValidationError as error:
+        raise UsageError("\n".join(_problem(e, file, given) for e in error.errors())) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{file}: expected a mapping of keys such as model, data, budget; got {type(found).__name__}")
+    if "schema" not in found:
+        raise UsageError(f"{file}: the key 'schema' is missing; write 'schema: {STUDY_SCHEMA}'")
+    return found
+
+
+def _problem(error: Any, file: Path | None, given: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "?"
+    where = f"--{key.replace('_', '-')}" if key.partition(".")[0] in given else f"{file}: {key}"
+    if error["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in StudyConfig.model_fields.items()]
+        near = get_close_matches(key, known, n=1)
+        return f"{where}: no such key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}, got {error['input']!r}" if error["type"] != "value_error" else f"{where}: {message}"
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the JSON schema of study.yaml, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "study.yaml",
+            **StudyConfig.model_json_schema(by_alias=True)}

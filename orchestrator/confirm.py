@@ -1,0 +1,65 @@
+"""The result is confirmed: finalist, float32 and the fastest baseline, interleaved, in fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from orchestrator.bench import Bench
+from orchestrator.loop import Found
+from orchestrator.store.records import Purpose
+from orchestrator.store.store import Store
+from profilers.statistics import probability_ratio_within, probability_within
+from search.errors import InfeasibleCandidate
+
+LOOKS = (5, 9, 15)
+"""Rounds after which the probability is looked at; a sequential test stops at the first clear one."""
+CLEAR = 0.02
+SAMPLING_S = 0.4
+
+Sessions = dict[str, list[tuple[int, ...]]]
+
+
+def confirm(store: Store, bench: Bench, members: Mapping[str, Found], sessions: Sessions,
+            clear: Callable[[Sessions], bool], stop: Callable[[], bool]) -> None:
+    """Measure every member once a round, in turn, until the answer is clear or the rounds are over.
+
+    Args:
+        store: every measurement is kept there, as a confirmation of its round.
+        bench: the board.
+        members: candidate id -> what is measured.
+        sessions: candidate id -> wall times (ns) of each round; filled here.
+        clear: tells whether the sessions so far decide.
+        stop: the user says enough.
+    """
+    settings = replace(bench.settings, max_sampling_s=min(SAMPLING_S, bench.settings.max_sampling_s))
+    for round_ in range(1, LOOKS[-1] + 1):
+        for identity, member in members.items():
+            if len(sessions.setdefault(identity, [])) >= round_:
+                continue
+            try:
+                measurement = bench.measure(member.job(), settings)
+            except InfeasibleCandidate:
+                sessions[identity] = []
+                return
+            store.add_measurement(member.trial.id, measurement, Purpose.CONFIRM, round_)
+            sessions[identity].append(measurement.wall_ns)
+        if (round_ in LOOKS and clear(sessions)) or stop():
+            return
+
+
+def probability_met(sessions: Sessions, candidate: str, statistic: str, absolute_s: float | None,
+                    baseline: str | None, factor: float | None) -> float:
+    """Return P(the candidate meets its budget): absolute, or a share of a baseline measured beside it."""
+    if absolute_s is not None:
+        return probability_within(sessions[candidate], absolute_s, statistic)
+    if baseline is None or factor is None:
+        raise ValueError("a relative budget needs a baseline and a factor")
+    return probability_ratio_within(sessions[candidate], sessions[baseline], factor, statistic)
+
+
+def is_clear(probability: float, confidence: float) -> bool:
+    """Tell whether more rounds would hardly change the verdict."""
+    return probability >= confidence + (1 - confidence) * 0.5 or probability <= CLEAR or np.isnan(probability)

@@ -1,0 +1,121 @@
+"""The JSON document that scripts rely on; documented in docs/json.md, covered by a schema test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.loop import Found
+from orchestrator.store.records import TrialRole
+from orchestrator.study_run import Outcome, front_of
+from profilers.statistics import LatencySummary, summarise
+
+SCHEMA = 1
+NO_ENERGY = "no meter is configured for this board"
+
+Document = dict[str, Any]
+
+
+def search_document(outcome: Outcome, recipe: Path | None) -> Document:
+    """Return the result of a search as a JSON document.
+
+    Args:
+        outcome: what the study came to.
+        recipe: the folder of the winner's bundle; None where nothing could be exported.
+    """
+    config, goal, loop = outcome.config, outcome.goal, outcome.loop
+    known = [f for f in loop.found.values() if f.evidence is not None]
+    budget: Document = {"latency_s": _confirmed_budget(outcome), "latency_stat": config.latency_stat,
+                        "size_bytes": goal.size_budget_bytes, "max_drop": config.max_drop,
+                        "minimum": dict(goal.minimum or {}), "asked": {"latency": config.budget,
+                                                                       "size": config.size_budget}}
+    if budget["latency_s"] is None:
+        budget["latency_absent_because"] = "no --budget was given"
+    if budget["size_bytes"] is None:
+        budget["size_absent_because"] = "no --size-budget was given"
+    return {
+        "schema": SCHEMA,
+        "study": config.study,
+        "model": config.model,
+        "objective": goal.objective,
+        "goal_met": outcome.goal_met,
+        "confidence": config.confidence,
+        "budget": budget,
+        "compiler": config.compiler,
+        "runtime": {"name": loop.evaluator.runtime.name, "version": outcome.runtime_version},
+        "threads": config.threads,
+        "io": config.io,
+        "boards": [{"name": outcome.board.name, "kind": outcome.board.kind, "measurements": loop.measured}],
+        "baselines": [_entry(outcome, f) for f in known if f.role is TrialRole.BASELINE],
+        "baselines_absent": [{"name": name, "reason": reason} for name, reason in outcome.absent.items()],
+        "seeds": [_entry(outcome, f) for f in known if f.role is TrialRole.SEED],
+        "winner": _winner(outcome),
+        "pareto": [_entry(outcome, f) for f in front_of(outcome)],
+        "infeasible": [{"trial": f.trial.number, "candidate_id": f.candidate.id, "name": f.name,
+                        "reason": f.infeasible} for f in loop.found.values() if f.infeasible is not None],
+        "measurements": loop.measured,
+        "wall_s": round(outcome.wall_s, 3),
+        "simulated": outcome.simulated,
+        "interrupted": outcome.interrupted,
+        "recipe": str(recipe) if recipe is not None else None,
+        **({} if recipe is not None else {"recipe_absent_because": "no candidate could be exported"}),
+    }
+
+
+def confirmed_latency(outcome: Outcome, found: Found) -> LatencySummary:
+    """Return the latency that counts: of the confirmation where there was one, else of the search."""
+    sessions: Sequence[tuple[int, ...]] = outcome.sessions.get(found.candidate.id) or ()
+    if sessions:
+        return summarise(sessions, outcome.config.latency_stat)
+    if found.latency is None:
+        raise ValueError(f"candidate {found.candidate.id} was not measured")
+    return found.latency
+
+
+def _confirmed_budget(outcome: Outcome) -> float | None:
+    """Return the latency limit in seconds; a share is taken of the baseline's confirmed latency."""
+    budget = outcome.budget
+    if budget is None:
+        return None
+    if budget.needs is None:
+        return budget.absolute
+    base = next(f for f in outcome.loop.found.values() if f.role is TrialRole.BASELINE and f.name == budget.needs)
+    return budget.resolve(confirmed_latency(outcome, base).value(outcome.config.latency_stat))
+
+
+def _winner(outcome: Outcome) -> Document | None:
+    winner = outcome.winner
+    if winner is None:
+        return None
+    entry = _entry(outcome, winner)
+    entry["latency_s"]["probability_met"] = outcome.probability
+    if outcome.probability is None:
+        entry["latency_s"]["probability_absent_because"] = "no --budget was given"
+    entry["trial"] = winner.trial.number
+    entry["role"] = str(winner.role)
+    entry["layers"] = {name: config.label for name, config in winner.candidate.layers}
+    return entry
+
+
+def _entry(outcome: Outcome, found: Found) -> Document:
+    if found.evidence is None:
+        raise ValueError(f"candidate {found.candidate.id} has no evidence")
+    latency, test = confirmed_latency(outcome, found), outcome.test.get(found.candidate.id)
+    objective = outcome.goal.objective
+    entry: Document = {
+        "name": found.name,
+        "compiler": found.candidate.compiler,
+        "candidate_id": found.candidate.id,
+        "latency_s": {"median": latency.median, "p90": latency.p90, "p99": latency.p99, "mean": latency.mean,
+                      "ci95": list(latency.ci95), "confirmed": bool(outcome.sessions.get(found.candidate.id))},
+        "accuracy": {"validation": found.evidence.metrics[objective], "test": test[objective] if test else None},
+        "metrics": {"validation": dict(found.evidence.metrics), "test": test},
+        "size_bytes": found.evidence.size_bytes,
+        "energy_j": None,
+        "energy_absent_because": NO_ENERGY,
+        "widened": list(found.widened),
+    }
+    if test is None:
+        entry["test_absent_because"] = "only baselines and the winner are evaluated on the test split"
+    return entry

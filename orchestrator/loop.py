@@ -1,0 +1,191 @@
+"""The loop: ask, build, measure, store, tell."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+
+from orchestrator.bench import Bench, Job
+from orchestrator.executor import HostPool
+from orchestrator.progress import Progress
+from orchestrator.store.records import (
+    Evaluation,
+    Split,
+    StudyRecord,
+    TrialHistory,
+    TrialRecord,
+    TrialRole,
+    TrialState,
+    Where,
+)
+from orchestrator.store.store import Store
+from profilers.accuracy import EvaluationInputs, HostReport, build_and_evaluate
+from profilers.golden import tolerance
+from profilers.measurement import Measurement
+from profilers.statistics import LatencySummary, summarise
+from recipes.compilers.tflite.build import BuildInputs
+from search.candidate import Candidate
+from search.errors import InfeasibleCandidate
+from search.goal import Evidence
+from search.recipes import Named
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Found:
+    """A candidate, and what is known of it."""
+
+    name: str | None
+    """Of a baseline or a seed."""
+    candidate: Candidate
+    role: TrialRole
+    widened: tuple[str, ...]
+    trial: TrialRecord
+    report: HostReport | None = None
+    measurement: Measurement | None = None
+    latency: LatencySummary | None = None
+    evidence: Evidence | None = None
+    infeasible: str | None = None
+
+    def job(self) -> Job:
+        """Return what a bench needs. Raises ValueError before the candidate is built."""
+        if self.report is None:
+            raise ValueError(f"candidate {self.candidate.id} is not built")
+        configs = list(self.candidate.config_of.values())
+        return Job(self.report.built.artifact, self.report.golden_inputs, self.report.golden_outputs,
+                   tolerance(configs))
+
+
+@dataclass(slots=True)
+class Loop:
+    """Runs candidates one after another; everything it learns is in the store before anyone is told."""
+
+    store: Store
+    study: StudyRecord
+    bench: Bench
+    pool: HostPool
+    builder: BuildInputs
+    evaluator: EvaluationInputs
+    statistic: str
+    exclusive: bool
+    """The board is this machine: it never measures while host work runs."""
+    ahead: int
+    """Candidates that the host prepares before the board asks."""
+    progress: Progress
+    stop: Callable[[], bool]
+    """True when the user or the clock says enough."""
+    found: dict[str, Found] = field(default_factory=dict)
+    """Candidate id -> what is known, in order of trial numbers."""
+    by_artifact: dict[str, Found] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> int:
+        """Distinct candidates timed on a board."""
+        return sum(1 for f in self.found.values() if f.measurement is not None)
+
+    def resume(self, histories: Iterable[TrialHistory], candidate_of: Callable[[TrialRecord], Candidate]) -> None:
+        """Take up what an earlier controller stored; a trial that it did not finish is run again."""
+        for history in histories:
+            trial = history.trial
+            entry = Found(trial.label, candidate_of(trial), trial.role, trial.widened, trial)
+            self.found[entry.candidate.id] = entry
+            if trial.state is TrialState.INFEASIBLE:
+                entry.infeasible = trial.reason
+            elif trial.state is TrialState.COMPLETE:
+                measurement = next(m.measurement for m in history.measurements if m.purpose == "search")
+                metrics = {e.metric: e.value for e in history.evaluations if e.split is Split.VALIDATION}
+                self._learn(entry, measurement, metrics, trial.size_bytes or 0)
+
+    def unfinished(self) -> list[Named]:
+        """Return the candidates whose trials were started and never ended."""
+        return [Named(f.name or "", f.candidate, f.widened) for f in self.found.values()
+                if f.evidence is None and f.infeasible is None]
+
+    def run(self, candidates: Iterator[tuple[Named, TrialRole]], allowance: int,
+            tell: Callable[[Found], None]) -> None:
+        """Build, evaluate, measure and store candidates until there are no more, or `stop` says so.
+
+        Args:
+            candidates: asked lazily, `ahead` of the board.
+            allowance: distinct candidates that may be timed in the whole study.
+            tell: called with every finished candidate, after it is stored.
+
+        Raises:
+            FarmError: the board is lost; what was finished is in the store.
+        """
+        waiting: dict[Future[HostReport], Found] = {}
+        exhausted = False
+        while True:
+            while not exhausted and len(waiting) < self.ahead and self.measured + len(waiting) < allowance:
+                picked = None if self.stop() else next(candidates, None)
+                if picked is None:
+                    exhausted = True
+                    break
+                entry = self._start(*picked)
+                if entry is not None:
+                    waiting[self.pool.submit(build_and_evaluate, self.builder, self.evaluator, entry.candidate)] = entry
+            if not waiting:
+                return
+            done = self._wait(waiting)
+            for future in sorted(done, key=lambda f: waiting[f].trial.number):
+                entry = waiting.pop(future)
+                if self.stop() and self.measured:
+                    continue
+                self._finish(entry, future, tell)
+            if self.stop():
+                exhausted = True
+
+    def _wait(self, waiting: dict[Future[HostReport], Found]) -> set[Future[HostReport]]:
+        """Wait for one result, or for all where the board is this machine."""
+        while True:
+            done, rest = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            if done and (not self.exclusive or not rest):
+                return done
+            if self.stop() and not self.exclusive:
+                return done
+
+    def _start(self, named: Named, role: TrialRole) -> Found | None:
+        """Open a trial; None when the candidate is known already."""
+        entry = self.found.get(named.candidate.id)
+        if entry is not None:
+            return entry if entry.evidence is None and entry.infeasible is None else None
+        trial = self.store.add_trial(self.study.id, named.candidate, role, named.name or None, named.widened)
+        entry = Found(named.name or None, named.candidate, role, named.widened, trial)
+        self.found[named.candidate.id] = entry
+        return entry
+
+    def _finish(self, entry: Found, future: Future[HostReport], tell: Callable[[Found], None]) -> None:
+        try:
+            entry.report = future.result()
+            built = entry.report.built
+            twin = self.by_artifact.get(built.artifact.sha256)
+            if twin is not None:
+                raise InfeasibleCandidate(f"its artifact is byte for byte that of trial {twin.trial.number}")
+            self.store.set_artifact(entry.trial.id, built.artifact)
+            started = time.perf_counter()
+            measurement = self.bench.measure(entry.job())
+            log.info("trial %d: measured in %.3f s, session %.3f s", entry.trial.number,
+                     time.perf_counter() - started, measurement.session_s)
+        except InfeasibleCandidate as error:
+            entry.infeasible = error.reason
+            self.store.finish_trial(entry.trial.id, TrialState.INFEASIBLE, error.reason)
+        else:
+            self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=measurement,
+                                    evaluations=self._evaluations(entry.report, Split.VALIDATION))
+            self._learn(entry, measurement, entry.report.metrics, built.artifact.size_bytes)
+        tell(entry)
+        self.progress.trial(entry)
+
+    def _learn(self, entry: Found, measurement: Measurement, metrics: Mapping[str, float], size: int) -> None:
+        entry.measurement = measurement
+        entry.latency = summarise([measurement.wall_ns], self.statistic)
+        entry.evidence = Evidence(entry.latency.value(self.statistic), size, dict(metrics))
+        self.by_artifact[measurement.artifact_sha256] = entry
+
+    def _evaluations(self, report: HostReport, split: Split) -> list[Evaluation]:
+        return [Evaluation(split, name, value, report.examples, Where.HOST, self.evaluator.runtime.name)
+                for name, value in report.metrics.items()]

@@ -1,0 +1,92 @@
+"""What a person reads at the end: one table, one verdict, one place."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.document import Document
+from orchestrator.units import show_bytes, show_seconds
+
+
+def print_report(document: Document, console: Console) -> None:
+    """Print a search document as tables that fit 80 columns."""
+    objective = str(document["objective"])
+    if document["simulated"]:
+        console.print("[yellow]Latencies are simulated (a roofline model), not measured.[/]")
+    console.print(_table(document, objective))
+    front = [e for e in document["pareto"] if e["candidate_id"] != (document["winner"] or {}).get("candidate_id")]
+    if front:
+        console.print(_pareto(document, objective))
+    for entry in document["baselines_absent"]:
+        console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
+    console.print(_verdict(document))
+    if document["recipe"] is not None:
+        console.print(f"Recipe: {escape(str(document['recipe']))}", soft_wrap=True)
+
+
+def _table(document: Document, objective: str) -> Table:
+    table = Table(title=f"{document['model']} on {document['boards'][0]['name']}", title_justify="left",
+                  show_edge=False, pad_edge=False)
+    table.add_column("candidate", overflow="fold")
+    for name in ("latency", "95 % interval", "size", f"{objective} val", "test"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [(str(e["name"]) + ("*" * bool(e["widened"])), e) for e in document["baselines"]]
+    winner = document["winner"]
+    if winner is not None:
+        rows.append(("[bold green]winner[/]" if document["goal_met"] else "[bold yellow]nearest[/]", winner))
+    statistic = document["budget"]["latency_stat"]
+    for name, entry in rows:
+        latency = entry["latency_s"]
+        low, high = latency["ci95"]
+        mark = "" if latency["confirmed"] else "~"
+        table.add_row(name, mark + show_seconds(latency[statistic]), _interval(low, high),
+                      show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}",
+                      "-" if entry["accuracy"]["test"] is None else f"{entry['accuracy']['test']:.4f}")
+    notes = []
+    if any(not e["latency_s"]["confirmed"] for _, e in rows):
+        notes.append("~ measured once, in the search; the others were confirmed side by side")
+    widened = max((len(e["widened"]) for e in document["baselines"]), default=0)
+    if widened:
+        notes.append(f"* up to {widened} layer(s) took the next wider legal format")
+    table.caption = "\n".join(notes) or None
+    table.caption_justify = "left"
+    return table
+
+
+def _pareto(document: Document, objective: str) -> Table:
+    table = Table(title="Pareto front", title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("candidate")
+    for name in ("latency", "size", f"{objective} val"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in document["pareto"]:
+        table.add_row(str(entry["name"] or entry["candidate_id"]),
+                      show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
+                      show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}")
+    return table
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{show_seconds(low)} - {show_seconds(high)}"
+
+
+def _verdict(document: Document) -> str:
+    winner = document["winner"]
+    if winner is None:
+        return "[red]Nothing could be measured.[/]"
+    parts = []
+    budget = document["budget"]
+    if budget["latency_s"] is not None:
+        chance = winner["latency_s"]["probability_met"]
+        parts.append(f"{budget['latency_stat']} latency <= {show_seconds(budget['latency_s'])} with probability "
+                     f"{chance:.3f} (asked: {document['confidence']:g})")
+    if budget["size_bytes"] is not None:
+        parts.append(f"size {show_bytes(winner['size_bytes'])} of {show_bytes(budget['size_bytes'])}")
+    for metric, least in budget["minimum"].items():
+        parts.append(f"{metric} {winner['metrics']['validation'][metric]:.4f} >= {least:.4f}")
+    text = "; ".join(parts) or "no constraint was given"
+    which = f" (the recipe {winner['name']})" if winner["name"] else ""
+    if document["goal_met"]:
+        return f"[bold green]Goal met[/]{which}: {text}."
+    return f"[bold yellow]Goal not met; the nearest candidate{which} is saved[/]: {text}."

@@ -1,0 +1,145 @@
+"""The projection of a study into an Optuna journal, so that every Optuna tool works on it.
+
+The store is the truth. The journal is written at checkpoints, off the hot path, and can be deleted
+and written anew at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.store import records
+from orchestrator.store.errors import StoreUnusable
+from orchestrator.store.records import StudyRecord, TrialHistory
+from orchestrator.store.store import Store
+from search.space import SearchSpace
+
+TRIAL_ID = "trial_id"
+_LOCK_GRACE_S = 3
+"""A lock that a killed process left behind is broken after this time; a write takes milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What one checkpoint did."""
+
+    added: int
+    unvalued: tuple[int, ...]
+    """Numbers of complete trials without a value of the objective: they wait for it."""
+
+
+def no_constraints(history: TrialHistory) -> Mapping[str, float]:
+    return {}
+
+
+class OptunaJournal:
+    """One study's journal: two objectives, latency in seconds (minimised) and a metric (maximised)."""
+
+    def __init__(self, store: Store, study: StudyRecord, metric: str,
+                 constraints: Callable[[TrialHistory], Mapping[str, float]] = no_constraints) -> None:
+        """Open the journal, creating it when absent, and see what it holds.
+
+        Args:
+            store: where the trials are read from.
+            study: whose trials.
+            metric: the objective; the other one is `latency_s`.
+            constraints: name -> violation of a complete trial; at most 0 is satisfied.
+
+        Raises:
+            OSError: when the journal cannot be written.
+            StoreUnusable: when it is damaged.
+        """
+        self._store = store
+        self._record = study
+        self._metric = metric
+        self._constraints = constraints
+        self._choices = _distributions(study.space)
+        self._study = _open_study(store.journal_path(study.id), study.name, metric)
+        there = self._study.get_trials(deepcopy=False)
+        self._there = {str(trial.user_attrs.get(TRIAL_ID)) for trial in there}
+
+    def catch_up(self) -> Projection:
+        """Append every finished trial that is not there yet, in order of number. Raises OSError.
+
+        INFEASIBLE becomes Optuna's FAIL. FAILED (the farm's fault) is no result and is left out.
+        """
+        added, unvalued = 0, []
+        for trial in self._store.trials(self._record.id):
+            ended = trial.state in (records.TrialState.COMPLETE, records.TrialState.INFEASIBLE)
+            if not ended or str(trial.id) in self._there:
+                continue
+            projected = self._project(self._store.history(trial.id))
+            if projected is None:
+                unvalued.append(trial.number)
+                continue
+            self._study.add_trial(projected)
+            self._there.add(str(trial.id))
+            added += 1
+        return Projection(added, tuple(unvalued))
+
+    def _project(self, history: TrialHistory) -> FrozenTrial | None:
+        trial = history.trial
+        labels: Mapping[str, str] = json.loads(trial.candidate)["layers"]
+        # A baseline may be outside the space (other numeric formats): those layers are no parameters.
+        params = {name: labels[name] for name, distribution in self._choices.items()
+                  if labels.get(name) in distribution.choices}
+        attributes: dict[str, str | int | float] = {
+            TRIAL_ID: str(trial.id), "number": trial.number, "role": trial.role.value}
+        optional = {"label": trial.label, "reason": trial.reason, "artifact_sha256": trial.artifact_sha256,
+                    "size_bytes": trial.size_bytes,
+                    **{e.metric: history.value(e.metric) for e in history.evaluations}}
+        attributes |= {name: value for name, value in optional.items() if value is not None}
+        values, constraints, state = None, None, TrialState.FAIL
+        if trial.state is records.TrialState.COMPLETE:
+            latency_s, quality = history.latency_s, history.value(self._metric)
+            if latency_s is None or quality is None:
+                return None
+            state, values, constraints = TrialState.COMPLETE, (latency_s, quality), self._constraints(history)
+        return optuna.create_trial(
+            state=state, values=values, params=params, user_attrs=attributes,
+            constraints=None if constraints is None else dict(constraints),
+            distributions={name: self._choices[name] for name in params})
+
+
+def _open_study(path: Path, name: str, metric: str) -> optuna.Study:
+    _cut_torn_line(path)
+    lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE_S)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path), lock))
+        study = optuna.create_study(storage=storage, study_name=name, directions=("minimize", "maximize"),
+                                    load_if_exists=True)
+    except (ValueError, KeyError) as error:
+        raise StoreUnusable(f"journal {path} is damaged ({error}): delete it, it is written anew from the "
+                            "store") from error
+    names = ["latency_s", metric]
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's name for it since 3.2
+            study.set_metric_names(names)
+    return study
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cut the last line when a killed process did not finish it: Optuna could never append again."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
+
+
+def _distributions(space: SearchSpace) -> dict[str, CategoricalDistribution]:
+    return {layer.name: CategoricalDistribution([choice.label for choice in layer.choices])
+            for layer in space.layers}

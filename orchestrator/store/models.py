@@ -1,0 +1,130 @@
+"""The tables. Only this package sees them; `rows.py` turns them into records and back.
+
+Values from the database are not validated here (table models never are): `rows.py` does that.
+Enumerations are stored as text, so that a new value needs no migration of a column's type.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import ClassVar
+
+from pydantic import JsonValue
+from sqlalchemy import JSON, BigInteger, MetaData, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel, UTCDateTime
+
+NAMES = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""Without names, SQLite's constraints could never be changed by a migration."""
+
+
+class Base(SQLModel):
+    metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMES)
+
+
+class Study(Base, table=True):
+    id: uuid.UUID = Field(primary_key=True)
+    name: str = Field(unique=True)
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    status: str
+    seed: int = Field(sa_type=BigInteger)
+    config: dict[str, JsonValue] = Field(sa_type=JSON)
+    config_digest: str
+    model_digest: str
+    space: dict[str, JsonValue] = Field(sa_type=JSON)
+    space_digest: str
+    tool_versions: dict[str, JsonValue] = Field(sa_type=JSON)
+    document: dict[str, JsonValue] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    holder_host: str | None = None
+    holder_boot: str | None = None
+    holder_pid: int | None = None
+    holder_started: int | None = Field(default=None, sa_type=BigInteger)
+    holder_token: uuid.UUID | None = None
+    heartbeat_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
+
+
+class Trial(Base, table=True):
+    __table_args__ = (UniqueConstraint("study_id", "number"), UniqueConstraint("study_id", "candidate_id"))
+
+    id: uuid.UUID = Field(primary_key=True)
+    study_id: uuid.UUID = Field(foreign_key="study.id", ondelete="CASCADE")
+    number: int
+    candidate_id: str
+    candidate: str = Field(sa_type=Text)
+    role: str
+    label: str | None = None
+    state: str
+    reason: str | None = Field(default=None, sa_type=Text)
+    artifact_sha256: str | None = Field(default=None, index=True)
+    size_bytes: int | None = Field(default=None, sa_type=BigInteger)
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
+    widened: list[str] = Field(sa_type=JSON)
+
+
+class EvaluationRow(Base, table=True):
+    __tablename__ = "evaluation"
+    __table_args__ = (UniqueConstraint("trial_id", "split", "metric", "where"),)
+
+    id: uuid.UUID = Field(primary_key=True)
+    trial_id: uuid.UUID = Field(foreign_key="trial.id", ondelete="CASCADE")
+    split: str
+    metric: str
+    value: float
+    examples: int = Field(sa_type=BigInteger)
+    where: str
+    runtime: str
+
+
+class MeasurementRow(Base, table=True):
+    """One column for each field of profilers.measurement.Measurement (a test compares them)."""
+
+    __tablename__ = "measurement"
+    __table_args__ = (UniqueConstraint("trial_id", "purpose", "session", "board"),)
+
+    id: uuid.UUID = Field(primary_key=True)
+    trial_id: uuid.UUID = Field(foreign_key="trial.id", ondelete="CASCADE")
+    purpose: str
+    session: int
+    finished_at: datetime = Field(sa_type=UTCDateTime)
+    artifact_sha256: str
+    board: str = Field(index=True)
+    kind: str
+    boot_id: str
+    runtime: str
+    runtime_version: str
+    agent_version: str
+    threads: int
+    wall_ns: bytes
+    """See samples.py, as cpu_ns."""
+    cpu_ns: bytes
+    warmup_runs: int
+    load_s: float
+    before: dict[str, JsonValue] = Field(sa_type=JSON)
+    after: dict[str, JsonValue] = Field(sa_type=JSON)
+    peak_rss_bytes: int | None = Field(default=None, sa_type=BigInteger)
+    simulated: bool
+    session_s: float
+
+
+class Step(Base, table=True):
+    key: str = Field(primary_key=True)
+    name: str
+    outputs: dict[str, JsonValue] = Field(sa_type=JSON)
+    tool_versions: dict[str, JsonValue] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=UTCDateTime)
+
+
+class StudyStep(Base, table=True):
+    """Which study has used which step: what no study uses goes with the last one that did."""
+
+    __tablename__ = "study_step"
+
+    study_id: uuid.UUID = Field(primary_key=True, foreign_key="study.id", ondelete="CASCADE")
+    step_key: str = Field(primary_key=True, foreign_key="step.key", ondelete="CASCADE", index=True)

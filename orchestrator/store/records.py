@@ -1,0 +1,198 @@
+"""What goes into the store and comes out of it: plain values, never database rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+from profilers.measurement import Measurement
+from search.space import SearchSpace
+
+
+class StudyStatus(StrEnum):
+    RUNNING = "RUNNING"
+    """A live controller works on it."""
+    FINISHED = "FINISHED"
+    INTERRUPTED = "INTERRUPTED"
+    """Stopped by the user, or its controller died; `--resume` continues it."""
+    FAILED = "FAILED"
+    """The farm gave up; `--resume` continues it."""
+
+
+class TrialRole(StrEnum):
+    BASELINE = "baseline"
+    SEED = "seed"
+    SEARCH = "search"
+
+
+class TrialState(StrEnum):
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    INFEASIBLE = "INFEASIBLE"
+    """The candidate's own fault."""
+    FAILED = "FAILED"
+    """The farm's fault: the trial may be tried again."""
+
+
+class Split(StrEnum):
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Where(StrEnum):
+    HOST = "host"
+    BOARD = "board"
+
+
+class Purpose(StrEnum):
+    SEARCH = "search"
+    """One measurement from which the proposer learns."""
+    CONFIRM = "confirm"
+    """One of the repeats that certify a finalist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The controller that has claimed a study."""
+
+    host: str
+    boot: str
+    """Identifies the boot and the process namespace: a process id means something only within it."""
+    pid: int
+    started: int | None
+    """Start of the process in clock ticks since the boot; tells a reused process id apart."""
+    token: uuid.UUID
+    """Identifies the opened store within the process."""
+    heartbeat_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    id: uuid.UUID
+    name: str
+    created_at: datetime
+    status: StudyStatus
+    """INTERRUPTED also when the database says RUNNING but the controller is gone."""
+    seed: int
+    config: Mapping[str, JsonValue]
+    """The whole configuration as it was given."""
+    config_digest: str
+    model_digest: str
+    space: SearchSpace
+    space_digest: str
+    tool_versions: Mapping[str, str]
+    document: Mapping[str, JsonValue] | None
+    """The final report, once there is one."""
+    holder: Holder | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    id: uuid.UUID
+    study_id: uuid.UUID
+    number: int
+    candidate_id: str
+    candidate: str
+    """Canonical JSON text, see search.candidate.Candidate.from_json."""
+    role: TrialRole
+    label: str | None
+    """The user's word for a baseline, e.g. `int8`."""
+    state: TrialState
+    reason: str | None
+    """Why it is INFEASIBLE or FAILED."""
+    artifact_sha256: str | None
+    size_bytes: int | None
+    created_at: datetime
+    finished_at: datetime | None
+    widened: tuple[str, ...]
+    """Layers that got a wider configuration than was asked for, because that was not legal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One metric of one artifact: higher is better, in the metric's own unit (0-1 for top-1)."""
+
+    split: Split
+    metric: str
+    value: float
+    examples: int
+    where: Where
+    runtime: str
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.metric} ({self.split}): expected a finite value, got {self.value}; "
+                             "an artifact that returns NaN is infeasible, not bad")
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementRecord:
+    id: uuid.UUID
+    trial_id: uuid.UUID
+    purpose: Purpose
+    session: int
+    """Confirmation round; 0 for the search's own measurement."""
+    measurement: Measurement
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrialHistory:
+    """A trial with everything that was found out about it, oldest first."""
+
+    trial: TrialRecord
+    measurements: tuple[MeasurementRecord, ...]
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def latency_s(self) -> float | None:
+        """Median wall time of the search's measurement, seconds; None when there is none."""
+        for record in self.measurements:
+            if record.purpose is Purpose.SEARCH and record.measurement.wall_ns:
+                return statistics.median(record.measurement.wall_ns) * 1e-9
+        return None
+
+    def value(self, metric: str, split: Split = Split.VALIDATION) -> float | None:
+        """Return the metric's value, the host's before the board's; None when there is none."""
+        found = {e.where: e.value for e in self.evaluations if e.metric == metric and e.split is split}
+        return found.get(Where.HOST, found.get(Where.BOARD))
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A finished step of a build: what went in is the key, what came out are blobs."""
+
+    key: str
+    """Digest over the inputs' digests, the parameters and the tools' versions."""
+    name: str
+    """import, convert, calibrate, ..."""
+    outputs: Mapping[str, str]
+    """Output's name -> SHA-256 of its blob."""
+    tool_versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What deleting a study freed."""
+
+    trials: int
+    files: int
+    bytes_freed: int
+
+
+def digest_of(value: JsonValue) -> str:
+    """Return the SHA-256 of a JSON value, independent of the order of keys.
+
+    Raises ValueError for NaN and infinity, TypeError for what JSON cannot hold.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
