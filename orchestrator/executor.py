@@ -39,6 +39,8 @@ class HostPool:
         self._workers = workers
         self._log_file = log_file
         self._lock = threading.Lock()
+        self._closed = False
+        self._busy = 0
         self._pool = self._make()
 
     def submit(self, task: Callable[..., T], *args: Any) -> Future[T]:
@@ -51,12 +53,12 @@ class HostPool:
         """Drop what has not started and end the workers; tasks under way are ended too."""
         with self._lock:
             pool = self._pool
-            processes = list((pool._processes or {}).values())  # noqa: SLF001 - terminate_workers needs 3.14
-            pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(5)
+            self._closed = True
+        processes = list((pool._processes or {}).values())  # noqa: SLF001 - terminate_workers needs Python 3.14
+        if self._busy:
+            for process in processes:
+                process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
 
     def _make(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"),
@@ -64,21 +66,27 @@ class HostPool:
 
     def _start(self, outer: Future[T], task: Callable[..., T], args: tuple[Any, ...], tries: int) -> None:
         with self._lock:
+            if self._closed:
+                outer.cancel()
+                return
             try:
                 inner = self._pool.submit(task, *args)
             except BrokenProcessPool:
                 self._pool = self._make()
                 inner = self._pool.submit(task, *args)
+            self._busy += 1
         inner.add_done_callback(lambda done: self._finish(outer, done, task, args, tries))
 
     def _finish(self, outer: Future[T], inner: Future[T], task: Callable[..., T], args: tuple[Any, ...],
                 tries: int) -> None:
+        with self._lock:
+            self._busy -= 1
         if inner.cancelled():
             outer.cancel()
             return
         error = inner.exception()
         if isinstance(error, BrokenProcessPool):
-            if tries < RESUBMITS:
+            if tries < RESUBMITS and not self._closed:
                 log.warning("a worker process died; %s is tried again", getattr(task, "__name__", task))
                 threading.Thread(target=self._start, args=(outer, task, args, tries + 1), daemon=True).start()
                 return

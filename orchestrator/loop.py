@@ -81,6 +81,8 @@ class Loop:
     found: dict[str, Found] = field(default_factory=dict)
     """Candidate id -> what is known, in order of trial numbers."""
     by_artifact: dict[str, Found] = field(default_factory=dict)
+    orphans: dict[str, Found] = field(default_factory=dict)
+    """Candidate id -> a trial that an earlier controller started and never ended."""
 
     @property
     def measured(self) -> int:
@@ -99,11 +101,12 @@ class Loop:
                 measurement = next(m.measurement for m in history.measurements if m.purpose == "search")
                 metrics = {e.metric: e.value for e in history.evaluations if e.split is Split.VALIDATION}
                 self._learn(entry, measurement, metrics, trial.size_bytes or 0)
+            else:
+                self.orphans[entry.candidate.id] = entry
 
     def unfinished(self) -> list[Named]:
-        """Return the candidates whose trials were started and never ended."""
-        return [Named(f.name or "", f.candidate, f.widened) for f in self.found.values()
-                if f.evidence is None and f.infeasible is None]
+        """Return the candidates whose trials an earlier controller started and never ended."""
+        return [Named(f.name or "", f.candidate, f.widened) for f in self.orphans.values()]
 
     def run(self, candidates: Iterator[tuple[Named, TrialRole]], allowance: int,
             tell: Callable[[Found], None]) -> None:
@@ -150,9 +153,10 @@ class Loop:
 
     def _start(self, named: Named, role: TrialRole) -> Found | None:
         """Open a trial; None when the candidate is known already."""
-        entry = self.found.get(named.candidate.id)
-        if entry is not None:
-            return entry if entry.evidence is None and entry.infeasible is None else None
+        if named.candidate.id in self.orphans:
+            return self.orphans.pop(named.candidate.id)
+        if named.candidate.id in self.found:
+            return None
         trial = self.store.add_trial(self.study.id, named.candidate, role, named.name or None, named.widened)
         entry = Found(named.name or None, named.candidate, role, named.widened, trial)
         self.found[named.candidate.id] = entry

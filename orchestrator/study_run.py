@@ -60,8 +60,8 @@ from search.candidate import Candidate
 from search.goal import Evidence, Goal, Requirement, pareto_front, resolve_minimum
 from search.proposers.base import Proposer
 from search.proposers.ordinal import OrdinalProposer, reduced_choices
-from search.recipes import UNIFORM, Named, seeds, uniform
-from search.space import FLOAT32, LayerConfig
+from search.recipes import UNIFORM, Named, seeds, uniform, weightless_seed
+from search.space import LayerConfig
 
 log = logging.getLogger(__name__)
 FINALISTS = 3
@@ -141,7 +141,7 @@ class StudyRun:
                 prepared: Prepared = self._result(pool.submit(prepare, model, data, self._store.blobs.root))
                 runner = bench.runner
                 target = wiring.target_of(runner.facts, runner.runtime_name, runner.runtime_version)
-                place = wiring.host_runtime_place(runner.runtime_name, self._store.folder)
+                place = wiring.host_runtime_place(runner.runtime_name, self._store.folder, runner.runtime_version)
                 builder = BuildInputs(self._store.blobs.root, prepared.float_model, prepared.statistics,
                                       prepared.ports, target, config.io)
                 evaluator = EvaluationInputs(self._store.blobs.root, prepared.splits, data,
@@ -149,7 +149,7 @@ class StudyRun:
                 layers = map_layers(read_graph(self._store.blobs.path(prepared.float_model)), target)
                 self._check_conversion(pool, prepared, evaluator)
                 study = self._open_study(prepared, layers)
-                exclusive = self._board.transport == "local"
+                exclusive = wiring.same_machine(runner.facts) and self._board.shares_host == "forbidden"
                 loop = Loop(self._store, study, bench, pool, builder, evaluator, config.latency_stat, exclusive,
                             2, self._progress, self._enough)
                 return self._search(loop, prepared, layers, bench)
@@ -302,7 +302,8 @@ class StudyRun:
             log.debug("seed %s is finished", found.name)
 
         self._progress.phase("measuring the per-operator-kind seeds")
-        planned = [n for n in seeds(layers.space, config.threads) if n.candidate.id not in loop.found]
+        planned = [n for n in seeds(layers.space, config.threads)
+                   if n.candidate.id not in loop.found or n.candidate.id in loop.orphans]
         room = max(0, (config.measurements - loop.measured + 1) // 2)
         loop.run(iter([(n, TrialRole.SEED) for n in planned[:room]]), config.measurements, ignore)
         proposer = self._proposer(loop, layers, goal)
@@ -327,15 +328,15 @@ class StudyRun:
 
     def _proposer(self, loop: Loop, layers: LayerMap, goal: Goal) -> Proposer:
         """Make the proposer on the choices that the measured recipes do not rule out."""
-        measured: dict[LayerConfig, Evidence] = {}
-        for found in loop.found.values():
-            name = (found.name or "").removesuffix(":weighted")
-            if name in UNIFORM and found.evidence is not None and (
-                    UNIFORM[name] not in measured or (found.name or "").endswith(":weighted")):
-                measured[UNIFORM[name]] = found.evidence
-        measured.setdefault(FLOAT32, next(f.evidence for f in loop.found.values()
-                                          if f.name == "float32" and f.evidence is not None))
-        choices = reduced_choices(layers.space, measured, goal.objective)
+        known = {f.name: f.evidence for f in loop.found.values() if f.name and f.evidence is not None}
+        weighted: dict[LayerConfig, Evidence] = {}
+        for name, config in UNIFORM.items():
+            evidence = known.get(f"{name}:weighted") or known.get(name)
+            if evidence is not None:
+                weighted[config] = evidence
+        kinds = {layer.kind for layer in layers.space.layers if not layer.weights}
+        weightless = {kind: known[name] for kind in kinds if (name := weightless_seed(kind)) in known}
+        choices = reduced_choices(layers.space, weighted, weightless, goal.objective)
         return OrdinalProposer(layers.space, choices, goal, self._config.sampler, self._config.seed,
                                self._config.threads)
 

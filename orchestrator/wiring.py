@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from device_farm.errors import AgentMismatch
+from device_farm.errors import AgentMismatch, FarmError
 from device_farm.facts import BoardFacts
 from device_farm.inventory import BoardEntry, Inventory
 from device_farm.local import LocalTransport
-from device_farm.transport import Transport
+from device_farm.probe import probe_board
+from device_farm.runtime import RUNTIMES, plan_runtime
+from device_farm.setup import host_runtime, runtime_folder
+from device_farm.ssh import SSHTransport
 from orchestrator.bench import BoardRunner
 from profilers.agent_build import build_agent
 from profilers.runner import AgentRunner, RuntimePlace
 from recipes.target import Target
-
-
-@dataclass(frozen=True, slots=True)
-class BoardPlace:
-    """Where a board's runtime and files are."""
-
-    transport: Transport
-    root: str
-    python: str
-    runtime_name: str
-    runtime_dir: str | None
-    lock_file: str | None = None
 
 
 def agent_file(store_folder: Path) -> Path:
@@ -53,18 +43,41 @@ def _local(entry: BoardEntry, store_folder: Path, agent: Path) -> AgentRunner:
                        board=entry.name, kind=entry.kind)
 
 
-_TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path], BoardRunner]] = {"local": _local}
+def _ssh(entry: BoardEntry, store_folder: Path, agent: Path) -> AgentRunner:
+    transport = SSHTransport(entry)
+    try:
+        probe = probe_board(transport, entry)
+        plan = plan_runtime(probe, entry.runtime)
+        if probe.python is None or plan.folder_name not in probe.python.runtimes:
+            raise AgentMismatch(f"{entry.name} has no runtime {plan.folder_name} in {probe.root}; install it with "
+                                f"'orchestrator devices setup {entry.name}'")
+        place = RuntimePlace(plan.runtime.name, entry.python, runtime_folder(probe.root, plan))
+        lock = entry.lock_file or (f"{probe.root}/lock" if entry.shares_host == "allowed" else None)
+        return AgentRunner(transport, root=probe.root, runtime=place, agent=agent, board=entry.name, kind=entry.kind,
+                           lock_file=lock)
+    except FarmError:
+        transport.close()
+        raise
 
 
-def host_runtime_place(name: str, store_folder: Path) -> RuntimePlace:
-    """Return a board's runtime as it is installed on this machine.
+_TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path], BoardRunner]] = {"local": _local, "ssh": _ssh}
 
-    Raises AgentMismatch with the command that installs it.
+
+def host_runtime_place(name: str, store_folder: Path, version: str | None = None) -> RuntimePlace:
+    """Return a board's runtime as it is installed on this machine, fetching it at first use.
+
+    Raises FarmError when it does not exist for this machine or cannot be fetched.
     """
     if name == "litert" and find_spec("ai_edge_litert") is not None:
         return RuntimePlace(name, sys.executable)
-    raise AgentMismatch(f"the runtime {name} is not installed on this machine; "
-                        "install it with: pip install 'hil-orchestrator[tflite]'")
+    known = next(r for r in RUNTIMES if r.name == name)
+    folder = host_runtime(name, version or known.version, store_folder / "runtimes")
+    return RuntimePlace(name, sys.executable, str(folder))
+
+
+def same_machine(facts: BoardFacts) -> bool:
+    """Tell whether a board is this machine: it has the same boot id."""
+    return facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def target_of(facts: BoardFacts, runtime_name: str, runtime_version: str) -> Target:

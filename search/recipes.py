@@ -47,6 +47,8 @@ def seeds(space: SearchSpace, threads: int) -> Iterator[Named]:
     `int8:weighted+SOFTMAX` (and one kind without weights).
     """
     for recipe in ("int8", "dynamic_int8", "int4"):
+        if isinstance(uniform(space, recipe, threads), str):
+            continue
         yield _kinds(space, f"{recipe}:weighted", recipe, _weighted_kinds(space), threads)
     if len(_weighted_kinds(space)) > 1:
         for kind in _weighted_kinds(space):
@@ -54,8 +56,12 @@ def seeds(space: SearchSpace, threads: int) -> Iterator[Named]:
     others = tuple(dict.fromkeys(layer.kind for layer in space.layers if not layer.weights))
     if len(others) > 1:
         for kind in others:
-            name = "NORM" if "+" in kind else kind
-            yield _kinds(space, f"int8:weighted+{name}", "int8", (*_weighted_kinds(space), kind), threads)
+            yield _kinds(space, weightless_seed(kind), "int8", (*_weighted_kinds(space), kind), threads)
+
+
+def weightless_seed(kind: str) -> str:
+    """Return the name of the seed in which layers with weights and one kind without are static int8."""
+    return f"int8:weighted+{'NORM' if '+' in kind else kind}"
 
 
 def _weighted_kinds(space: SearchSpace) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def exit_codes(log_file: Path | None = None, resume: str | None = None) -> Itera
 
 
 def start_logging(log_file: Path | None, debug: bool) -> None:
-    """Log to a file (everything from INFO, or DEBUG), and warnings of ours to nowhere else."""
+    """Log to a file, from INFO or DEBUG; without a file to standard error, and only when debugging."""
     root = logging.getLogger()
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     if log_file is not None:
@@ -78,5 +78,9 @@ def start_logging(log_file: Path | None, debug: bool) -> None:
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
+    import optuna
+
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
     for noisy in ("paramiko", "fabric", "matplotlib", "alembic", "sqlalchemy"):
         logging.getLogger(noisy).setLevel(logging.INFO if debug else logging.ERROR)

@@ -16,7 +16,7 @@ from profilers.agent.protocol import Refusal
 from profilers.agent.requests import Request
 from profilers.agent.worker import Worker, WorkerDied, describe_end
 
-START_S = 120.0
+START_S = 90.0
 """Importing a runtime takes up to a few seconds on a slow board with a cold disk."""
 NO_PROGRESS_S = 60.0
 """A batch run that finishes no inference in this time hangs."""
@@ -208,7 +208,7 @@ class Server:
         if answered:
             return
         if killed:
-            raise Refusal(p.HANG, f"the artifact did not finish within {limit_s} s")
+            raise Refusal(p.HANG, f"the artifact did not finish within {limit_s:g} s")
         how, tail = describe_end(message["status"]), worker.stderr_tail()
         raise Refusal(p.CRASH, f"the runtime ended with {how} while running the artifact",
                       how=how, stderr=tail)

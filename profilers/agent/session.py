@@ -21,6 +21,8 @@ MIN_WINDOW_RUNS = 5
 STABLE = 0.02
 Z95 = 0.98
 """Half of 1.96: ranks of the median's 95 % interval are n / 2 -+ 0.98 sqrt(n)."""
+MIN_SAMPLES = 6
+"""Of fewer, even the whole range holds the median with less than 95 % probability: 1 - 2 ** (1 - n)."""
 PROGRESS_S = 1.0
 
 
@@ -93,7 +95,7 @@ def load(path: str, sha256: str, runtime: Any, threads: int) -> Any:
         interpreter = runtime.Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise Refusal(REJECTED, f"the runtime does not load the artifact: {error or 'no memory'}") from error
+        raise Refusal(REJECTED, f"the runtime does not load the artifact: {str(error) or 'no memory'}") from error
     return interpreter
 
 
@@ -102,7 +104,7 @@ def forward(interpreter: Any) -> None:
     try:
         interpreter.invoke()
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise Refusal(REJECTED, f"the runtime does not run the artifact: {error or 'no memory'}") from error
+        raise Refusal(REJECTED, f"the runtime does not run the artifact: {str(error) or 'no memory'}") from error
 
 
 def warm_up(interpreter: Any, max_s: float) -> int:
@@ -123,7 +125,7 @@ def warm_up(interpreter: Any, max_s: float) -> int:
                 break
         runs += len(window)
         median = float(np.median(window))
-        if end >= deadline or abs(median - previous) <= STABLE * previous:
+        if end >= deadline or abs(median - previous) <= STABLE * median:
             return runs
         previous = median
 
@@ -168,7 +170,7 @@ def narrow(samples: list[int], target: float) -> bool:
     n = len(samples)
     low = math.ceil(n / 2 - Z95 * math.sqrt(n))
     high = math.ceil(n / 2 + Z95 * math.sqrt(n))
-    if low < 1 or high > n:
+    if n < MIN_SAMPLES:
         return False
     ordered = sorted(samples)
     median = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2

@@ -12,11 +12,13 @@ from optuna.trial import TrialState
 
 from search.candidate import Candidate
 from search.goal import Evidence, Goal
-from search.space import LayerConfig, SearchSpace
+from search.space import LayerConfig, Scheme, SearchSpace
 
 STARTUP = 4
 ATTEMPTS = 20
 NEIGHBOURS = 200
+MARGIN = 0.02
+LOSS = 0.002
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True),
@@ -120,31 +122,35 @@ class OrdinalProposer:
         return None
 
 
-def reduced_choices(space: SearchSpace, measured: Mapping[LayerConfig, Evidence], objective: str,
-                    margin: float = 0.02) -> dict[str, tuple[LayerConfig, ...]]:
-    """Keep, per layer, float32 and the configurations that a measured recipe does not dominate.
+def reduced_choices(space: SearchSpace, weighted: Mapping[LayerConfig, Evidence],
+                    weightless: Mapping[str, Evidence], objective: str) -> dict[str, tuple[LayerConfig, ...]]:
+    """Keep, per layer, float32 and what the measured recipes do not rule out.
 
     Args:
         space: the whole space.
-        measured: configuration -> evidence of the candidate in which all layers with weights take it
-            and the others stay float32. A configuration that was not measured is left out.
+        weighted: configuration -> evidence of the candidate in which all layers with weights take it
+            and the others stay float32. A configuration that was not measured is left out, and so is
+            one that another dominates: no larger, faster by more than `MARGIN`, and no worse in the
+            objective by more than `LOSS`.
+        weightless: kind of operator without weights -> evidence of static int8 weights with that kind
+            static too. A kind that makes it slower by more than `MARGIN` stays float32.
         objective: the metric that counts.
-        margin: a recipe is dominated when another is no larger, faster by more than this share, and
-            no worse in the objective by more than 0.002.
     """
-    kept = {config for config, evidence in measured.items()
-            if not any(_dominates(other, evidence, objective, margin)
-                       for key, other in measured.items() if key != config)}
+    kept = {config for config, evidence in weighted.items()
+            if not any(_dominates(other, evidence, objective) for key, other in weighted.items() if key != config)}
+    base = next((e for config, e in weighted.items() if config.scheme is Scheme.STATIC and config.weight_bits == 8),
+                None)
+    slow = {kind for kind, evidence in weightless.items()
+            if base is not None and evidence.latency_s > base.latency_s * (1 + MARGIN)}
     choices = {}
     for layer in space.layers:
         if layer.weights:
-            usable = tuple(c for c in layer.choices if c in kept or c == layer.choices[0])
+            choices[layer.name] = tuple(c for c in layer.choices if c in kept or c == layer.choices[0])
         else:
-            usable = layer.choices
-        choices[layer.name] = usable
+            choices[layer.name] = layer.choices[:1] if layer.kind in slow else layer.choices
     return choices
 
 
-def _dominates(one: Evidence, other: Evidence, objective: str, margin: float) -> bool:
-    return (one.size_bytes <= other.size_bytes and one.latency_s < other.latency_s * (1 - margin)
-            and one.metrics[objective] >= other.metrics[objective] - 0.002)
+def _dominates(one: Evidence, other: Evidence, objective: str) -> bool:
+    return (one.size_bytes <= other.size_bytes and one.latency_s < other.latency_s * (1 - MARGIN)
+            and one.metrics[objective] >= other.metrics[objective] - LOSS)
