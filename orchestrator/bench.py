@@ -50,6 +50,9 @@ class BoardRunner(Protocol):
     def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
         """Measure. Raises InfeasibleCandidate or FarmError."""
 
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+        """Run a file of examples. Raises InfeasibleCandidate or FarmError."""
+
     def close(self) -> None:
         """Let the board go; never raises."""
 
@@ -130,6 +133,10 @@ class Bench:
             except ArtifactDied as second:
                 self._judge_board()
                 raise InfeasibleCandidate(f"twice, beside a healthy reference: {second}") from first
+
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path) -> None:
+        """Run a file of examples on the board. Raises InfeasibleCandidate or FarmError."""
+        self._trying("running a split", lambda runner: runner.run(artifact, inputs, outputs))
 
     def _judge_board(self) -> None:
         """Run the reference. Raises FarmError when the board does not even run that."""

@@ -40,6 +40,7 @@ class StudyConfig(BaseModel):
     seed: int = Field(0, ge=0, description="Seed of the proposer.")
     threads: int = Field(1, ge=1, le=64, description="Threads of the runtime on the board.")
     io: Literal["float", "int8"] = Field("float", description="Type of the artifact's inputs and outputs.")
+    accuracy: str = Field("host", description="Where accuracy is evaluated: host, or board:N (N examples).")
     baselines: Literal["all", "needed"] = Field("all", description="Uniform recipes to measure first.")
     latency_stat: Literal["median", "p90", "p99", "mean"] = Field("median", description="What the budget limits.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Probability with which the budget must be met.")
@@ -65,6 +66,12 @@ class StudyConfig(BaseModel):
             parse_seconds(value, "time")
         return value
 
+    @field_validator("accuracy")
+    @classmethod
+    def _accuracy(cls, value: str) -> str:
+        parse_accuracy(value)
+        return value
+
     @field_validator("require")
     @classmethod
     def _require(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -82,6 +89,16 @@ class StudyConfig(BaseModel):
         if self.size_budget is not None:
             named.add(parse_size_budget(self.size_budget).needs or "float32")
         return tuple(name for name in UNIFORM if name in named)
+
+
+def parse_accuracy(text: str) -> int | None:
+    """Read `host` (None) or `board:500` (500 examples). Raises UsageError."""
+    where, _, count = text.partition(":")
+    if text == "host":
+        return None
+    if where == "board" and count.isdigit() and int(count) > 0:
+        return int(count)
+    raise UsageError(f"accuracy {text!r}: expected host, or board:N with the number of examples, e.g. board:500")
 
 
 CHANGEABLE = ("budget", "size_budget", "max_drop", "require", "measurements", "time", "confidence", "device")

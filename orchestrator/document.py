@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.loop import Found
 from orchestrator.store.records import TrialRole
-from orchestrator.study_run import Outcome, front_of
+from orchestrator.study_run import Outcome
 from profilers.statistics import LatencySummary, summarise
 
 SCHEMA = 1
@@ -24,7 +24,8 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         outcome: what the study came to.
         recipe: the folder of the winner's bundle; None where nothing could be exported.
     """
-    config, goal, loop = outcome.config, outcome.goal, outcome.loop
+    bench, goal, loop, verdict = outcome.bench, outcome.goal, outcome.loop, outcome.verdict
+    config, board = bench.config, bench.board
     known = [f for f in loop.found.values() if f.evidence is not None]
     budget: Document = {"latency_s": _confirmed_budget(outcome), "latency_stat": config.latency_stat,
                         "size_bytes": goal.size_budget_bytes, "max_drop": config.max_drop,
@@ -39,24 +40,24 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         "study": config.study,
         "model": config.model,
         "objective": goal.objective,
-        "goal_met": outcome.goal_met,
+        "goal_met": verdict.goal_met,
         "confidence": config.confidence,
         "budget": budget,
         "compiler": config.compiler,
-        "runtime": {"name": loop.evaluator.runtime.name, "version": outcome.runtime_version},
+        "runtime": {"name": loop.evaluator.runtime.name, "version": bench.bench.runner.runtime_version},
         "threads": config.threads,
         "io": config.io,
-        "boards": [{"name": outcome.board.name, "kind": outcome.board.kind, "measurements": loop.measured}],
+        "boards": [{"name": board.name, "kind": board.kind, "measurements": loop.measured}],
         "baselines": [_entry(outcome, f) for f in known if f.role is TrialRole.BASELINE],
         "baselines_absent": [{"name": name, "reason": reason} for name, reason in outcome.absent.items()],
         "seeds": [_entry(outcome, f) for f in known if f.role is TrialRole.SEED],
         "winner": _winner(outcome),
-        "pareto": [_entry(outcome, f) for f in front_of(outcome)],
+        "pareto": [_entry(outcome, f) for f in outcome.front()],
         "infeasible": [{"trial": f.trial.number, "candidate_id": f.candidate.id, "name": f.name,
                         "reason": f.infeasible} for f in loop.found.values() if f.infeasible is not None],
         "measurements": loop.measured,
         "wall_s": round(outcome.wall_s, 3),
-        "simulated": outcome.simulated,
+        "simulated": any(f.measurement is not None and f.measurement.simulated for f in known),
         "interrupted": outcome.interrupted,
         "recipe": str(recipe) if recipe is not None else None,
         **({} if recipe is not None else {"recipe_absent_because": "no candidate could be exported"}),
@@ -65,9 +66,9 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
 
 def confirmed_latency(outcome: Outcome, found: Found) -> LatencySummary:
     """Return the latency that counts: of the confirmation where there was one, else of the search."""
-    sessions: Sequence[tuple[int, ...]] = outcome.sessions.get(found.candidate.id) or ()
+    sessions: Sequence[tuple[int, ...]] = outcome.verdict.sessions.get(found.candidate.id) or ()
     if sessions:
-        return summarise(sessions, outcome.config.latency_stat)
+        return summarise(sessions, outcome.bench.config.latency_stat)
     if found.latency is None:
         raise ValueError(f"candidate {found.candidate.id} was not measured")
     return found.latency
@@ -81,16 +82,16 @@ def _confirmed_budget(outcome: Outcome) -> float | None:
     if budget.needs is None:
         return budget.absolute
     base = next(f for f in outcome.loop.found.values() if f.role is TrialRole.BASELINE and f.name == budget.needs)
-    return budget.resolve(confirmed_latency(outcome, base).value(outcome.config.latency_stat))
+    return budget.resolve(confirmed_latency(outcome, base).value(outcome.bench.config.latency_stat))
 
 
 def _winner(outcome: Outcome) -> Document | None:
-    winner = outcome.winner
+    winner = outcome.verdict.winner
     if winner is None:
         return None
     entry = _entry(outcome, winner)
-    entry["latency_s"]["probability_met"] = outcome.probability
-    if outcome.probability is None:
+    entry["latency_s"]["probability_met"] = outcome.verdict.probability
+    if outcome.verdict.probability is None:
         entry["latency_s"]["probability_absent_because"] = "no --budget was given"
     entry["trial"] = winner.trial.number
     entry["role"] = str(winner.role)
@@ -108,7 +109,7 @@ def _entry(outcome: Outcome, found: Found) -> Document:
         "compiler": found.candidate.compiler,
         "candidate_id": found.candidate.id,
         "latency_s": {"median": latency.median, "p90": latency.p90, "p99": latency.p99, "mean": latency.mean,
-                      "ci95": list(latency.ci95), "confirmed": bool(outcome.sessions.get(found.candidate.id))},
+                      "ci95": list(latency.ci95), "confirmed": bool(outcome.verdict.sessions.get(found.candidate.id))},
         "accuracy": {"validation": found.evidence.metrics[objective], "test": test[objective] if test else None},
         "metrics": {"validation": dict(found.evidence.metrics), "test": test},
         "size_bytes": found.evidence.size_bytes,

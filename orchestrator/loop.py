@@ -22,7 +22,7 @@ from orchestrator.store.records import (
     Where,
 )
 from orchestrator.store.store import Store
-from profilers.accuracy import EvaluationInputs, HostReport, build_and_evaluate
+from profilers.accuracy import EvaluationInputs, HostReport, build_and_evaluate, encode_split, score
 from profilers.golden import tolerance
 from profilers.measurement import Measurement
 from profilers.statistics import LatencySummary, summarise
@@ -172,6 +172,9 @@ class Loop:
             self.store.set_artifact(entry.trial.id, built.artifact)
             started = time.perf_counter()
             measurement = self.bench.measure(entry.job())
+            metrics, examples = entry.report.metrics, entry.report.examples
+            if self.evaluator.board_examples is not None:
+                metrics, examples = self.evaluate_on_board(entry, "validation")
             log.info("trial %d: measured in %.3f s, session %.3f s", entry.trial.number,
                      time.perf_counter() - started, measurement.session_s)
         except InfeasibleCandidate as error:
@@ -179,8 +182,8 @@ class Loop:
             self.store.finish_trial(entry.trial.id, TrialState.INFEASIBLE, error.reason)
         else:
             self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=measurement,
-                                    evaluations=self._evaluations(entry.report, Split.VALIDATION))
-            self._learn(entry, measurement, entry.report.metrics, built.artifact.size_bytes)
+                                    evaluations=self._evaluations(metrics, examples))
+            self._learn(entry, measurement, metrics, built.artifact.size_bytes)
         tell(entry)
         self.progress.trial(entry)
 
@@ -190,6 +193,24 @@ class Loop:
         entry.evidence = Evidence(entry.latency.value(self.statistic), size, dict(metrics))
         self.by_artifact[measurement.artifact_sha256] = entry
 
-    def _evaluations(self, report: HostReport, split: Split) -> list[Evaluation]:
-        return [Evaluation(split, name, value, report.examples, Where.HOST, self.evaluator.runtime.name)
-                for name, value in report.metrics.items()]
+    def evaluate_on_board(self, entry: Found, split: str) -> tuple[dict[str, float], int]:
+        """Run a split's first examples on the board; the metrics are computed in a worker.
+
+        Raises InfeasibleCandidate or FarmError.
+        """
+        if entry.report is None:
+            raise ValueError(f"candidate {entry.candidate.id} is not built")
+        built = entry.report.built
+        inputs = self.pool.submit(encode_split, self.evaluator, built.ports, split).result()
+        outputs = self.store.folder / "boards" / f"outputs-{entry.trial.id}.npz"
+        outputs.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.bench.run(built.artifact, inputs, outputs)
+            return self.pool.submit(score, self.evaluator, built.ports, outputs, split).result()
+        finally:
+            outputs.unlink(missing_ok=True)
+
+    def _evaluations(self, metrics: Mapping[str, float], examples: int) -> list[Evaluation]:
+        where = Where.HOST if self.evaluator.board_examples is None else Where.BOARD
+        return [Evaluation(Split.VALIDATION, name, value, examples, where, self.evaluator.runtime.name)
+                for name, value in metrics.items()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from orchestrator.loop import Found
+    from search.goal import Goal
 
 
 class Progress(Protocol):
@@ -14,8 +15,14 @@ class Progress(Protocol):
     def phase(self, text: str) -> None:
         """A new part of the work begins."""
 
-    def plan(self, measurements: int) -> None:
-        """Say how many candidates may be timed."""
+    def plan(self, measurements: int, done: int) -> None:
+        """Say how many candidates may be timed, and how many an earlier controller has timed."""
+
+    def goal(self, goal: Goal, statistic: str) -> None:
+        """Say what is looked for, now that the baselines are known."""
+
+    def best(self, found: Found, feasible: bool) -> None:
+        """A candidate is the best so far."""
 
     def trial(self, found: Found) -> None:
         """A candidate is finished."""
@@ -30,7 +37,13 @@ class Silent:
     def phase(self, text: str) -> None:
         """Do nothing."""
 
-    def plan(self, measurements: int) -> None:
+    def plan(self, measurements: int, done: int) -> None:
+        """Do nothing."""
+
+    def goal(self, goal: Goal, statistic: str) -> None:
+        """Do nothing."""
+
+    def best(self, found: Found, feasible: bool) -> None:
         """Do nothing."""
 
     def trial(self, found: Found) -> None:

@@ -15,6 +15,7 @@ from orchestrator.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from orchestrator.loop import Found
+    from search.goal import Goal
 
 
 class Plain:
@@ -36,9 +37,17 @@ class Plain:
         """Print a line."""
         self._line(text)
 
-    def plan(self, measurements: int) -> None:
+    def plan(self, measurements: int, done: int) -> None:
         """Print a line."""
-        self._line(f"at most {measurements} candidates are measured")
+        self._line(f"at most {measurements} candidates are measured" + (f"; {done} were before" if done else ""))
+
+    def goal(self, goal: Goal, statistic: str) -> None:
+        """Print a line."""
+        self._line(f"looking for: {describe_goal(goal, statistic)}")
+
+    def best(self, found: Found, feasible: bool) -> None:
+        """Print a line."""
+        self._line(f"#{found.trial.number} is the best so far" + ("" if feasible else " (not within the constraints)"))
 
     def trial(self, found: Found) -> None:
         """Print a line."""
@@ -61,7 +70,8 @@ class Live:
                                   MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True)
         self._task = self._progress.add_task(board, total=None)
         self._board = board
-        self._best: str | None = None
+        self._best = ""
+        self._phase = ""
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -75,11 +85,24 @@ class Live:
 
     def phase(self, text: str) -> None:
         """Describe what is being done."""
-        self._progress.update(self._task, description=f"{escape(self._board)}: {escape(text)}")
+        self._phase = text
+        self._describe()
 
-    def plan(self, measurements: int) -> None:
+    def plan(self, measurements: int, done: int) -> None:
         """Set the bar's length."""
-        self._progress.update(self._task, total=measurements)
+        self._progress.update(self._task, total=measurements, completed=done)
+
+    def goal(self, goal: Goal, statistic: str) -> None:
+        """Print what is looked for."""
+        self.note(f"looking for: {describe_goal(goal, statistic)}")
+
+    def best(self, found: Found, feasible: bool) -> None:
+        """Show the best candidate so far beside the bar."""
+        if found.evidence is not None:
+            value = next(iter(found.evidence.metrics.values()))
+            mark = "best" if feasible else "nearest"
+            self._best = f"{mark} {show_seconds(found.evidence.latency_s)} {value:.4f}"
+            self._describe()
 
     def trial(self, found: Found) -> None:
         """Advance the bar."""
@@ -91,6 +114,10 @@ class Live:
         """Print a line above the bar."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def _describe(self) -> None:
+        text = f"{self._board}: {self._phase}" + (f" | {self._best}" if self._best else "")
+        self._progress.update(self._task, description=escape(text))
+
 
 def describe(found: Found) -> str:
     """Say in one line what became of a candidate."""
@@ -100,6 +127,18 @@ def describe(found: Found) -> str:
     metrics = ", ".join(f"{k} {v:.4f}" for k, v in found.evidence.metrics.items())
     return (f"#{found.trial.number:<3} {name:<22} {show_seconds(found.evidence.latency_s):>8}  "
             f"{show_bytes(found.evidence.size_bytes):>9}  {metrics}")
+
+
+def describe_goal(goal: Goal, statistic: str) -> str:
+    """Say in one line what is looked for."""
+    parts = []
+    if goal.latency_budget_s is not None:
+        parts.append(f"{statistic} latency <= {show_seconds(goal.latency_budget_s)}")
+    if goal.size_budget_bytes is not None:
+        parts.append(f"size <= {show_bytes(goal.size_budget_bytes)}")
+    parts += [f"{metric} >= {least:.4f}" for metric, least in (goal.minimum or {}).items()]
+    aim = f"best {goal.objective}" if goal.maximises_quality else "least latency"
+    return aim + (f" with {', '.join(parts)}" if parts else "")
 
 
 if TYPE_CHECKING:

@@ -41,6 +41,8 @@ class EvaluationInputs:
     runtime: RuntimePlace
     """The board's runtime, installed on the host."""
     agent: Path
+    board_examples: int | None = None
+    """None: accuracy is evaluated on the host; else on the board, on so many examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def build_and_evaluate(builder: BuildInputs, inputs: EvaluationInputs, candidate
     built = build(builder, candidate)
     done = time.perf_counter()
     golden, outputs = _golden(inputs, built)
-    metrics, examples = evaluate(inputs, built.artifact, built.ports, split)
+    metrics, examples = ({}, 0) if inputs.board_examples else evaluate(inputs, built.artifact, built.ports, split)
     return HostReport(built, metrics, examples, golden, outputs, done - started, time.perf_counter() - done)
 
 
@@ -79,11 +81,26 @@ def evaluate(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: 
     outputs = folder / "outputs.npz"
     runner = _runner(inputs.runtime, inputs.agent)
     runner.run(artifact, _encoded(inputs, split, ports), outputs)
+    return score(inputs, ports, outputs, split)
+
+
+def encode_split(inputs: EvaluationInputs, ports: Ports, split: str) -> Path:
+    """Write a split (its first `board_examples`) in an artifact's layout and type, as a blob for a board."""
+    full = _split(inputs.blob_folder, inputs.splits[split]).inputs
+    tensors: dict[str, Any] = dict(ports.encode({name: a[:inputs.board_examples] for name, a in full.items()}))
+    path = _scratch() / "board.npz"
+    np.savez(path, **tensors)
+    return BlobStore(inputs.blob_folder).put_file(path).path
+
+
+def score(inputs: EvaluationInputs, ports: Ports, outputs: Path, split: str) -> tuple[dict[str, float], int]:
+    """Return the metrics of outputs (.npz `o0`, ...) on a split's first examples, and their number."""
     with np.load(outputs, allow_pickle=False) as arrays:
         decoded = ports.decode({name: arrays[name] for name in arrays.files})
     targets = _split(inputs.blob_folder, inputs.splits[split]).targets
     if targets is None:
         raise ValueError(f"the split {split} has no targets")
+    targets = targets[:len(decoded[0])]
     return apply_metrics(_metrics(inputs.data, inputs.metrics), decoded, targets), len(targets)
 
 

@@ -61,8 +61,8 @@ def exit_codes(log_file: Path | None = None, resume: str | None = None) -> Itera
     except Exception as error:  # noqa: BLE001 - the last line of defence: logged with its traceback
         logging.getLogger(__name__).exception("unforeseen")
         where = f"details: {log_file}" if log_file else "run again with --debug for details"
-        raise fail(f"internal error: {type(error).__name__}: {error}\nThis is a defect, please report it; {where}{again}",
-                   INFRASTRUCTURE) from error
+        raise fail(f"internal error: {type(error).__name__}: {error}\n"
+                   f"This is a defect, please report it; {where}{again}", INFRASTRUCTURE) from error
 
 
 def start_logging(log_file: Path | None, debug: bool) -> None:

@@ -45,6 +45,8 @@ def search(
         help="Threads on the board. [default: 1]", rich_help_panel=_WORK)] = None,
     io: Annotated[str | None, typer.Option(
         help="Inputs and outputs of the artifact: float or int8. [default: float]", rich_help_panel=_WORK)] = None,
+    accuracy: Annotated[str | None, typer.Option(
+        help="Where accuracy is evaluated: host, or board:N examples. [default: host]", rich_help_panel=_WORK)] = None,
     baselines: Annotated[str | None, typer.Option(help="all or needed. [default: all]", rich_help_panel=_WORK)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the proposer. [default: 0]", rich_help_panel=_WORK)] = None,
     study: Annotated[str | None, typer.Option(
@@ -74,7 +76,7 @@ def search(
             "device": device, "budget": budget, "size_budget": size_budget, "max_drop": max_drop,
             "require": tuple(require or ()), "latency_stat": latency_stat, "confidence": confidence, "model": model,
             "data": data, "measurements": measurements, "time": time, "sampler": sampler, "compiler": compiler,
-            "threads": threads, "io": io, "baselines": baselines, "seed": seed, "study": name})
+            "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines, "seed": seed, "study": name})
         store_folder = find_store(store, os.environ, here)
         boards = wiring.load_inventory(find_inventory(inventory, os.environ, here))
     log_file = store_folder / "logs" / f"{found.study}.log"
@@ -107,7 +109,7 @@ def search(
             typer.echo(f"interrupted; continue with: {command}", err=True)
             raise typer.Exit(INTERRUPTED)
         sys.stdout.flush()
-        raise typer.Exit(GOAL_MET if outcome.goal_met else NOT_MET)
+        raise typer.Exit(GOAL_MET if outcome.verdict.goal_met else NOT_MET)
 
 
 def _given(stored: object) -> dict[str, object]:
@@ -117,7 +119,7 @@ def _given(stored: object) -> dict[str, object]:
 def _changed(given: dict[str, object]) -> dict[str, object]:
     """Return the options of this command line that are set."""
     keys = ("device", "budget", "size_budget", "max_drop", "latency_stat", "confidence", "model", "data",
-            "measurements", "time", "sampler", "compiler", "threads", "io", "baselines", "seed", "study")
+            "measurements", "time", "sampler", "compiler", "threads", "io", "accuracy", "baselines", "seed", "study")
     found = {key: given[key] for key in keys if given.get(key) is not None}
     if given.get("require"):
         found["require"] = tuple(given["require"])  # type: ignore[arg-type]

@@ -76,6 +76,23 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class NewStudy:
+    """What a study is made of; everything but the budget in `config` stays as it is."""
+
+    name: str
+    seed: int
+    config: Mapping[str, JsonValue]
+    """The whole configuration as it was given."""
+    model_digest: str
+    space: SearchSpace
+    tool_versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError("a study needs a name, got an empty one")
+
+
+@dataclass(frozen=True, slots=True)
 class StudyRecord:
     id: uuid.UUID
     name: str

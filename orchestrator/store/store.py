@@ -24,6 +24,7 @@ from orchestrator.store.records import (
     Evaluation,
     Holder,
     MeasurementRecord,
+    NewStudy,
     Purpose,
     Removed,
     StepRecord,
@@ -36,7 +37,6 @@ from orchestrator.store.records import (
     digest_of,
 )
 from orchestrator.store.rows import trial_record
-from orchestrator.store.study_rows import NewStudy
 from profilers.measurement import Measurement
 from recipes.artifact import Artifact
 from recipes.blobs import BlobMissing, BlobStore

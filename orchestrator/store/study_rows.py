@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import difflib
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from pydantic import JsonValue
 from sqlmodel import Session, col, select
 
 from orchestrator.store.claims import LAPSE_S, is_live
 from orchestrator.store.errors import StudyExists, StudyInUse, StudyNotFound
 from orchestrator.store.models import Study
-from orchestrator.store.records import Holder, StudyRecord, StudyStatus, digest_of
+from orchestrator.store.records import Holder, NewStudy, StudyRecord, StudyStatus, digest_of
 from orchestrator.store.rows import holder_of, set_holder, space_to_json, study_record
-from search.space import SearchSpace
-
-
-@dataclass(frozen=True, slots=True)
-class NewStudy:
-    """What a study is made of; everything but the budget in `config` stays as it is."""
-
-    name: str
-    seed: int
-    config: Mapping[str, JsonValue]
-    """The whole configuration as it was given."""
-    model_digest: str
-    space: SearchSpace
-    tool_versions: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise ValueError("a study needs a name, got an empty one")
 
 
 def create(session: Session, new: NewStudy, here: Holder) -> StudyRecord:

@@ -14,7 +14,7 @@ from profilers.agent.lines import LineReader, dump, write_line
 from profilers.agent.lock import BoardLock
 from profilers.agent.protocol import Refusal
 from profilers.agent.requests import Request
-from profilers.agent.worker import Worker, WorkerDied, describe_end
+from profilers.agent.worker import Worker, WorkerDied, complaint, describe_end
 
 START_S = 90.0
 """Importing a runtime takes up to a few seconds on a slow board with a cold disk."""
@@ -234,8 +234,7 @@ class Server:
         if event is None:
             tail = worker.stderr_tail()
             self._drop_worker()
-            last = tail.splitlines()[-1] if tail else "it ended without a word"
-            raise Refusal(p.RUNTIME_BROKEN, f"{self._settings.runtime} does not start here: {last}",
+            raise Refusal(p.RUNTIME_BROKEN, f"{self._settings.runtime} does not start here: {complaint(tail)}",
                           stderr=tail)
         self._version = event[1]["version"]
         return worker

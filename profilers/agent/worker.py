@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 
 from profilers.agent.lines import LineReader, dump
 
-TAIL_CHARACTERS = 2000
+TAIL_CHARACTERS = 4000
 STOP_S = 2.0
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """NumPy must start no threads: the zygote forks."""
@@ -94,6 +95,14 @@ class Worker:
             self._process.wait()
         self._stdout.close()
         self._stderr.close()
+
+
+def complaint(stderr: str) -> str:
+    """Return the exceptions of a traceback in one line, or the last line, e.g. of the dynamic linker."""
+    old_numpy = "built for NumPy 1, install numpy < 2; " if "compiled using NumPy 1.x" in stderr else ""
+    exceptions = re.findall(r"^[\w.]+(?:Error|Exception)\b.*", stderr, re.MULTILINE)
+    last = stderr.splitlines()[-1:] or ["it ended without a word"]
+    return old_numpy + "; ".join(exceptions or last)
 
 
 def describe_end(status: int) -> str:

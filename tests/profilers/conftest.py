@@ -17,8 +17,8 @@ from recipes.artifact import Artifact
 from tests.profilers.tiny_model import dense, examples
 
 QUICK = MeasureSettings(min_runs=20, max_runs=200, max_sampling_s=0.05, max_warmup_s=0.02, timeout_s=30)
-ENDLESS = MeasureSettings(min_runs=10**9, max_runs=10**9, max_sampling_s=60, max_warmup_s=0.01, timeout_s=120)
-"""Samples for a minute, unless something happens."""
+ENDLESS = MeasureSettings(min_runs=10**9, max_runs=10**9, max_sampling_s=60, max_warmup_s=0.01, timeout_s=60)
+"""Samples for half a minute, unless something happens."""
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
 INPUTS = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1]], np.float32)
 

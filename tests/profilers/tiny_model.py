@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
 from recipes.artifact import Artifact
@@ -32,9 +32,7 @@ def dense_bytes(weights: NDArray[np.float32], batch: int = 1) -> bytes:
     code.version = 1
     model = schema.ModelT()
     model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], buffers
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def dense(folder: Path, weights: NDArray[np.float32], name: str = "dense", batch: int = 1) -> Artifact:

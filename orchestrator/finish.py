@@ -1,0 +1,112 @@
+"""The end of a search: finalists are confirmed in turn, the winner is evaluated on the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from orchestrator.confirm import Sessions, confirm, is_clear, probability_met
+from orchestrator.loop import Found, Loop
+from orchestrator.store.records import Evaluation, Split, TrialRole, Where
+from orchestrator.units import Budget
+from orchestrator.workbench import Workbench, result_of
+from profilers.accuracy import build_and_evaluate, evaluate
+from search.goal import Goal
+
+FINALISTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the confirmation came to."""
+
+    winner: Found | None
+    """The winner, or the nearest candidate when the goal is not met."""
+    goal_met: bool
+    probability: float | None
+    """P(latency budget met); None without a budget."""
+    sessions: Sessions
+
+
+def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget | None,
+                      stop: Callable[[], bool]) -> Verdict:
+    """Confirm the best candidate beside float32 and the fastest baseline; where it fails, the next best.
+
+    Args:
+        bench: the open workbench.
+        loop: what was measured.
+        goal: the constraints, as the search resolved them.
+        budget: the latency budget as it was asked for: a share is taken of the baseline measured beside.
+        stop: the user says enough.
+    """
+    bench.progress.phase("confirming the result")
+    remaining = {i: f for i, f in loop.found.items() if f.evidence is not None}
+    baselines = {f.name: f for f in remaining.values() if f.role is TrialRole.BASELINE}
+    fastest = min(baselines.values(), key=lambda f: f.evidence.latency_s if f.evidence else 0.0)
+    named = baselines.get(budget.needs) if budget and budget.needs else None
+    anchors = {f.candidate.id: f for f in (baselines["float32"], fastest, named) if f is not None}
+    sessions: Sessions = {}
+
+    def chance(found: Sessions, candidate: str) -> float | None:
+        if budget is None:
+            return None
+        return probability_met(found, candidate, bench.config.latency_stat, budget.absolute,
+                               named.candidate.id if named else None, budget.factor)
+
+    nearest: Verdict | None = None
+    for _ in range(FINALISTS):
+        best = goal.best((i, f.evidence) for i, f in remaining.items() if f.evidence is not None)
+        if best is None:
+            break
+        finalist = remaining.pop(best)
+        feasible = finalist.evidence is not None and goal.feasible(finalist.evidence)
+        if nearest is not None and not feasible:
+            break
+        for entry in (finalist, *anchors.values()):
+            rebuild(loop, entry)
+
+        def clear(found: Sessions, candidate: str = best) -> bool:
+            probability = chance(found, candidate)
+            return probability is None or is_clear(probability, bench.config.confidence)
+
+        confirm(bench.store, bench.bench, {best: finalist, **anchors}, sessions, clear, stop)
+        if not sessions.get(best):
+            continue
+        probability = chance(sessions, best)
+        if feasible and (probability is None or probability >= bench.config.confidence):
+            return Verdict(finalist, True, probability, sessions)
+        nearest = nearest or Verdict(finalist, False, probability, sessions)
+        if stop() or not feasible:
+            break
+    return nearest or Verdict(None, False, None, sessions)
+
+
+def rebuild(loop: Loop, entry: Found) -> None:
+    """Build again what an earlier controller built (after --resume): same inputs, same bytes."""
+    if entry.report is None:
+        entry.report = result_of(loop.pool.submit(build_and_evaluate, loop.builder, loop.evaluator, entry.candidate))
+
+
+def evaluate_on_test(bench: Workbench, loop: Loop, entries: Sequence[Found]) -> dict[str, dict[str, float]]:
+    """Evaluate artifacts on the test split, which the search never saw; return candidate id -> metrics."""
+    bench.progress.phase("evaluating on the test split")
+    waiting: dict[str, tuple[Found, Future[tuple[dict[str, float], int]]]] = {}
+    for entry in entries:
+        rebuild(loop, entry)
+        if entry.report is not None and bench.evaluator.board_examples is None:
+            built = entry.report.built
+            task = loop.pool.submit(evaluate, loop.evaluator, built.artifact, built.ports, "test")
+            waiting[entry.candidate.id] = (entry, task)
+    found: dict[str, dict[str, float]] = {}
+    for entry in entries:
+        if bench.evaluator.board_examples is not None:
+            metrics, examples = loop.evaluate_on_board(entry, "test")
+        else:
+            metrics, examples = result_of(waiting[entry.candidate.id][1])
+        found[entry.candidate.id] = metrics
+        where = Where.HOST if bench.evaluator.board_examples is None else Where.BOARD
+        bench.store.add_evaluations(entry.trial.id, [
+            Evaluation(Split.TEST, name, value, examples, where, loop.evaluator.runtime.name)
+            for name, value in metrics.items()])
+    return found

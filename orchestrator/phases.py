@@ -1,0 +1,128 @@
+"""The phases of a search: baselines, the goal that follows from them, seeds, proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from orchestrator.config import StudyConfig
+from orchestrator.errors import NothingRan, UsageError
+from orchestrator.loop import Found, Loop
+from orchestrator.store.records import TrialRole
+from orchestrator.units import Budget, parse_budget, parse_size_budget
+from orchestrator.workbench import Workbench
+from search.goal import Evidence, Goal, Requirement, resolve_minimum
+from search.proposers.base import Proposer
+from search.proposers.ordinal import OrdinalProposer, reduced_choices
+from search.recipes import UNIFORM, Named, seeds, uniform, weightless_seed
+from search.space import LayerConfig
+
+POINT = 0.01
+Tell = Callable[[Found], None]
+
+
+def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str]:
+    """Measure the uniform recipes that the study needs; return name -> reason of those that are absent.
+
+    Raises:
+        NothingRan: float32 itself does not run on the board.
+        KeyboardInterrupt: the user stopped before float32 was measured.
+    """
+    config = bench.config
+    needed = config.needed_baselines()
+    absent = {name: "not asked for (--baselines needed)" for name in UNIFORM if name not in needed}
+    named: list[Named] = []
+    for name in needed:
+        made = uniform(bench.layers.space, name, config.threads)
+        if isinstance(made, str):
+            absent[name] = made
+        else:
+            named.append(made)
+
+    def learn(found: Found) -> None:
+        if found.name == "float32" and found.evidence is not None:
+            bench.bench.set_reference(found.job())
+        tell(found)
+
+    bench.progress.phase("measuring the baselines")
+    loop.run(iter([(n, TrialRole.BASELINE) for n in named]), max(config.measurements, len(named)), learn)
+    float32 = next((f for f in loop.found.values() if f.name == "float32"), None)
+    if float32 is None or float32.evidence is None:
+        if float32 is None or float32.infeasible is None:
+            raise KeyboardInterrupt
+        raise NothingRan(f"float32 does not run on this board: {float32.infeasible}")
+    for baseline in named:
+        entry = loop.found.get(baseline.candidate.id)
+        if entry is None or entry.evidence is None:
+            absent[baseline.name] = (entry.infeasible if entry else None) or "not measured: stopped before"
+    return absent
+
+
+def baseline_evidence(loop: Loop) -> dict[str, Evidence]:
+    """Return what was measured of the uniform recipes, by name."""
+    return {f.name: f.evidence for f in loop.found.values()
+            if f.role is TrialRole.BASELINE and f.name is not None and f.evidence is not None}
+
+
+def resolve_goal(config: StudyConfig, objective: str, baselines: dict[str, Evidence]) -> Goal:
+    """Resolve relative budgets and drops with the measured baselines. Raises UsageError."""
+
+    def limit(budget: Budget | None, pick: str) -> float | None:
+        if budget is None or budget.needs is None:
+            return budget.absolute if budget else None
+        if budget.needs not in baselines:
+            raise UsageError(f"budget {budget.text}: the baseline {budget.needs} could not be measured here")
+        return budget.resolve(float(getattr(baselines[budget.needs], pick)))
+
+    drop = None if config.max_drop is None else config.max_drop * POINT
+    try:
+        minimum = resolve_minimum(objective, drop, [Requirement.parse(t) for t in config.require],
+                                  baselines["float32"].metrics)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Goal(objective, limit(parse_budget(config.budget) if config.budget else None, "latency_s"),
+                limit(parse_size_budget(config.size_budget) if config.size_budget else None, "size_bytes"), minimum)
+
+
+def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
+    """Measure the per-operator-kind recipes, with at most half of the measurements that are left."""
+    bench.progress.phase("measuring the per-operator-kind seeds")
+    planned = [n for n in seeds(bench.layers.space, bench.config.threads)
+               if n.candidate.id not in loop.found or n.candidate.id in loop.orphans]
+    room = max(0, (bench.config.measurements - loop.measured + 1) // 2)
+    loop.run(iter([(n, TrialRole.SEED) for n in planned[:room]]), bench.config.measurements, tell)
+
+
+def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> None:
+    """Measure what the proposer proposes until the allowance is spent or nothing new is left."""
+    bench.progress.phase(f"searching ({bench.config.sampler})")
+    proposer = make_proposer(bench, loop, goal)
+    for found in loop.found.values():
+        if found.evidence is not None or found.infeasible is not None:
+            proposer.tell(found.candidate, found.evidence)
+
+    def learn(found: Found) -> None:
+        proposer.tell(found.candidate, found.evidence)
+        tell(found)
+
+    def proposals() -> Iterator[tuple[Named, TrialRole]]:
+        for left in loop.unfinished():
+            yield left, TrialRole.SEARCH
+        while (candidate := proposer.propose()) is not None:
+            yield Named("", candidate), TrialRole.SEARCH
+
+    loop.run(proposals(), bench.config.measurements, learn)
+
+
+def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
+    """Make the proposer on the choices that the measured recipes do not rule out."""
+    known = {f.name: f.evidence for f in loop.found.values() if f.name and f.evidence is not None}
+    weighted: dict[LayerConfig, Evidence] = {}
+    for name, config in UNIFORM.items():
+        evidence = known.get(f"{name}:weighted") or known.get(name)
+        if evidence is not None:
+            weighted[config] = evidence
+    space = bench.layers.space
+    kinds = {layer.kind for layer in space.layers if not layer.weights}
+    weightless = {kind: known[name] for kind in kinds if (name := weightless_seed(kind)) in known}
+    choices = reduced_choices(space, weighted, weightless, goal)
+    return OrdinalProposer(space, choices, goal, bench.config.sampler, bench.config.seed, bench.config.threads)

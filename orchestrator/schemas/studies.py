@@ -1,0 +1,151 @@
+"""What `orchestrator studies` prints."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired
+
+from pydantic import JsonValue
+from typing_extensions import TypedDict
+
+from orchestrator.schemas.search import Entry, SearchDocument
+from orchestrator.schemas.strict import strict
+
+
+@strict
+class TrialCounts(TypedDict):
+    """How many trials are in which state."""
+
+    complete: int
+    infeasible: int
+    """The candidate's fault."""
+    failed: int
+    """The board's or the network's fault: tried again by --resume."""
+    running: int
+
+
+@strict
+class Result(TypedDict):
+    """The winner in short."""
+
+    name: str | None
+    candidate_id: str
+    latency_s: float
+    """The statistic that the goal names."""
+    accuracy: float
+    """The objective on the validation split."""
+    size_bytes: int
+
+
+@strict
+class StudySummary(TypedDict):
+    """A study in a list."""
+
+    name: str
+    status: Literal["RUNNING", "FINISHED", "INTERRUPTED", "FAILED"]
+    created_at: str
+    """ISO 8601, UTC."""
+    model: str | None
+    device: str | None
+    budget: str | None
+    """As it was asked for."""
+    size_budget: str | None
+    max_drop: float | None
+    trials: TrialCounts
+    goal_met: bool | None
+    winner: Result | None
+    result_absent_because: NotRequired[str]
+    """Why goal_met and winner are null."""
+    simulated: bool | None
+    recipe: str | None
+    """Folder of the winner's bundle."""
+
+
+@strict
+class StudiesList(TypedDict):
+    """`orchestrator studies list`: oldest first."""
+
+    schema: Literal[1]
+    store: str
+    studies: list[StudySummary]
+
+
+@strict
+class TrialDocument(TypedDict):
+    """A trial, whatever became of it."""
+
+    trial: int
+    name: str | None
+    candidate_id: str
+    role: Literal["baseline", "seed", "search"]
+    state: Literal["RUNNING", "COMPLETE", "INFEASIBLE", "FAILED"]
+    reason: str | None
+    """Why it is INFEASIBLE or FAILED."""
+    result: Entry | None
+    """Null unless it is COMPLETE."""
+    feasible: bool | None
+    """Whether every constraint holds; null while a baseline that the budget needs is missing."""
+    layers: dict[str, str]
+    """Layer -> configuration."""
+
+
+@strict
+class StudyShow(TypedDict):
+    """`orchestrator studies show NAME`."""
+
+    schema: Literal[1]
+    study: StudySummary
+    config: dict[str, JsonValue]
+    """As in study.yaml."""
+    model_digest: str
+    tool_versions: dict[str, str]
+    search_space: dict[str, JsonValue]
+    """compiler, layers (name, kind, choices, weights, macs) and log10_size: the number of candidates."""
+    objective: str
+    trials: list[TrialDocument]
+    search: SearchDocument | None
+    """What `orchestrator search` printed at the end."""
+    search_absent_because: NotRequired[str]
+
+
+@strict
+class StudyPareto(TypedDict):
+    """`orchestrator studies pareto NAME`."""
+
+    schema: Literal[1]
+    study: str
+    metric: str
+    latency_stat: Literal["median", "p90", "p99", "mean"]
+    simulated: bool
+    pareto: list[Entry]
+    """Fastest first; `accuracy` is the metric's."""
+
+
+@strict
+class PlotFile(TypedDict):
+    """A picture."""
+
+    kind: Literal["pareto", "progress", "layers", "all"]
+    format: Literal["png", "html"]
+    path: str
+
+
+@strict
+class StudyPlot(TypedDict):
+    """`orchestrator studies plot NAME`."""
+
+    schema: Literal[1]
+    study: str
+    files: list[PlotFile]
+    absent: dict[str, str]
+    """Kind of picture -> why there is none."""
+
+
+@strict
+class StudyRemoved(TypedDict):
+    """`orchestrator studies rm NAME`."""
+
+    schema: Literal[1]
+    study: str
+    trials: int
+    files: int
+    bytes_freed: int

@@ -1,0 +1,173 @@
+"""One study as a person looks at it: what was measured, what is best, how far the goal is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from orchestrator.config import StudyConfig
+from orchestrator.errors import UsageError
+from orchestrator.store.records import (
+    Purpose,
+    Split,
+    StudyRecord,
+    StudyStatus,
+    TrialHistory,
+    TrialRecord,
+    TrialRole,
+    TrialState,
+)
+from orchestrator.store.store import Store
+from orchestrator.units import Budget, parse_budget, parse_size_budget
+from profilers.statistics import LatencySummary, summarise
+from search.goal import Evidence, Goal, Requirement, pareto_front, resolve_minimum
+from search.space import LayerConfig
+
+_POINT = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A candidate that was measured."""
+
+    trial: TrialRecord
+    latency: LatencySummary
+    """Of the confirmation where there was one, else of the search."""
+    confirmed: bool
+    evidence: Evidence
+    """Its latency is the statistic that the study's goal names."""
+    test: Mapping[str, float] | None
+    compiler: str
+    layers: Mapping[str, LayerConfig]
+    simulated: bool
+
+    @property
+    def name(self) -> str:
+        """A baseline's or seed's name, else the candidate's id."""
+        return self.trial.label or self.trial.candidate_id
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    """A study with everything that its tables and pictures show."""
+
+    record: StudyRecord
+    config: StudyConfig
+    trials: tuple[TrialRecord, ...]
+    points: tuple[Point, ...]
+    """In the order of the trials."""
+    metric: str
+    """The quality that is shown: the objective, unless another was asked for."""
+    goal: Goal | None
+    """None while a baseline that the budget needs is not measured."""
+    winner: Point | None
+    """The confirmed one of a finished study, else the best so far."""
+    others: tuple[str, ...]
+    """Metrics that might be meant as well, when the study does not say yet which is the objective."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the result stands; a study that is continued, or was interrupted, has none yet."""
+        return self.record.status is StudyStatus.FINISHED and self.record.document is not None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any latency comes from a model and not from a clock."""
+        return any(point.simulated for point in self.points)
+
+    def feasible(self, point: Point) -> bool:
+        """Tell whether a point holds every constraint; nothing does while the goal is not known."""
+        return self.goal is not None and self.goal.feasible(point.evidence)
+
+    def front(self) -> tuple[Point, ...]:
+        """Return the points that no other beats in latency and objective, fastest first."""
+        by_id = {p.trial.candidate_id: p for p in self.points}
+        return tuple(by_id[i] for i in pareto_front(((i, p.evidence) for i, p in by_id.items()), self.metric))
+
+
+def view_of(store: Store, name: str, metric: str | None = None) -> StudyView:
+    """Read a study from the store.
+
+    Args:
+        store: an open store.
+        name: the study's name.
+        metric: the quality to look at; without it the study's objective.
+
+    Raises:
+        StudyNotFound: naming the nearest ones.
+        UsageError: for a metric that was not measured, or a configuration of another version.
+    """
+    record = store.study(name)
+    try:
+        config = StudyConfig.model_validate(dict(record.config))
+    except ValidationError as error:
+        raise UsageError(f"study {name!r} was made by another version of orchestrator: "
+                         f"{error.errors()[0]['msg']}; use that version to look at it") from error
+    histories = store.histories(record.id)
+    points = tuple(p for p in (_point(h, config.latency_stat) for h in histories) if p is not None)
+    known = sorted({name for point in points for name in point.evidence.metrics})
+    if metric is not None and metric not in known:
+        raise UsageError(f"--metric {metric!r}: study {name!r} has no such metric; "
+                         f"measured are: {', '.join(known) or 'none yet'}")
+    told = str(record.document["objective"]) if record.document else None
+    objective = told or next(iter(known), "accuracy")
+    goal = _goal(config, points, objective)
+    others = () if told or metric else tuple(other for other in known if other != objective)
+    return StudyView(record, config, tuple(h.trial for h in histories), points, metric or objective, goal,
+                     _winner(record, points, goal), others)
+
+
+def _point(history: TrialHistory, statistic: str) -> Point | None:
+    trial = history.trial
+    searched = [m.measurement for m in history.measurements if m.purpose is Purpose.SEARCH]
+    if trial.state is not TrialState.COMPLETE or trial.size_bytes is None or not searched:
+        return None
+    confirmed = [m.measurement.wall_ns for m in history.measurements if m.purpose is Purpose.CONFIRM]
+    latency = summarise(confirmed or [searched[0].wall_ns], statistic)
+    metrics = {split: {e.metric: e.value for e in history.evaluations if e.split is split} for split in Split}
+    candidate = json.loads(trial.candidate)
+    return Point(
+        trial=trial, latency=latency, confirmed=bool(confirmed),
+        evidence=Evidence(latency.value(statistic), trial.size_bytes, metrics[Split.VALIDATION]),
+        test=metrics[Split.TEST] or None, compiler=str(candidate["compiler"]),
+        layers={name: LayerConfig.from_label(label) for name, label in candidate["layers"].items()},
+        simulated=any(m.measurement.simulated for m in history.measurements))
+
+
+def _goal(config: StudyConfig, points: Iterable[Point], objective: str) -> Goal | None:
+    """Resolve shares and drops with the baselines' reported figures, as the search's report does."""
+    baselines = {p.trial.label: p.evidence for p in points if p.trial.role is TrialRole.BASELINE}
+    latency = parse_budget(config.budget) if config.budget else None
+    size = parse_size_budget(config.size_budget) if config.size_budget else None
+    needed = {b.needs for b in (latency, size) if b is not None and b.needs is not None} | {"float32"}
+    if not needed <= baselines.keys():
+        return None
+
+    def limit(budget: Budget | None, value: str) -> float | None:
+        if budget is None:
+            return None
+        base = baselines.get(budget.needs)
+        return budget.resolve(None if base is None else float(getattr(base, value)))
+
+    metrics = baselines["float32"].metrics
+    try:
+        minimum = resolve_minimum(objective, None if config.max_drop is None else config.max_drop * _POINT,
+                                  [Requirement.parse(text) for text in config.require], metrics)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Goal(objective, limit(latency, "latency_s"), limit(size, "size_bytes"), minimum)
+
+
+def _winner(record: StudyRecord, points: Iterable[Point], goal: Goal | None) -> Point | None:
+    by_id = {p.trial.candidate_id: p for p in points}
+    document = record.document
+    if record.status is StudyStatus.FINISHED and document is not None:
+        winner = document["winner"]
+        return by_id.get(str(winner["candidate_id"])) if isinstance(winner, dict) else None
+    if goal is None:
+        return None
+    best = goal.best((i, p.evidence) for i, p in by_id.items())
+    return None if best is None else by_id[best]
