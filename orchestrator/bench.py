@@ -75,10 +75,13 @@ class Bench:
         connect: makes a runner; called again after a FarmError.
         owner: who holds the board, for other controllers' messages.
         settings: of every measurement.
+        series: what this controller's tokens belong to (its machine and store); within it they rise.
     """
 
-    def __init__(self, name: str, connect: Callable[[], BoardRunner], owner: str, settings: MeasureSettings) -> None:
+    def __init__(self, name: str, connect: Callable[[], BoardRunner], owner: str, settings: MeasureSettings,
+                 series: str) -> None:
         self.name = name
+        self._series = series
         self.settings = settings
         self._connect = connect
         self._owner = owner
@@ -100,7 +103,7 @@ class Bench:
         if self._runner is None:
             runner = self._connect()
             try:
-                runner.acquire(time.time_ns() // 1_000_000, self._owner)
+                runner.acquire(time.time_ns() // 1_000_000, self._owner, self._series)
             except FarmError:
                 runner.close()
                 raise

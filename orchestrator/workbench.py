@@ -81,7 +81,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
     bench = Bench(board.name, wiring.connector(board, store.folder, agent),
                   f"study {config.study} on {socket.gethostname()} (pid {os.getpid()})",
-                  MeasureSettings(threads=config.threads))
+                  MeasureSettings(threads=config.threads), f"{socket.gethostname()}:{store.folder}/{board.name}")
     try:
         with bench:
             progress.phase(f"importing {config.model}")

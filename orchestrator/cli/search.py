@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +52,8 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Seed of the proposer. [default: 0]", rich_help_panel=_WORK)] = None,
     study: Annotated[str | None, typer.Option(
         help="Name in the store. [default: the time of the start]", rich_help_panel=_PLACES)] = None,
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", help="Show the space, the prices and a time estimate; measure float32 only.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue --study.", rich_help_panel=_PLACES)] = False,
     store: Annotated[str | None, typer.Option(help="Folder of the store.", rich_help_panel=_PLACES)] = None,
     inventory: Annotated[str | None, typer.Option(help="The inventory.yaml.", rich_help_panel=_PLACES)] = None,
@@ -83,6 +86,8 @@ def search(
     command = f"orchestrator search --study {found.study} --resume" + (f" --store {store}" if store else "")
     with exit_codes(log_file, command):
         from orchestrator.conclude import conclude
+        from orchestrator.dry_run import dry_run as measure_prices
+        from orchestrator.dry_run import print_dry_run
         from orchestrator.report import print_report
         from orchestrator.store.store import Store
         from orchestrator.study_run import StudyRun
@@ -99,17 +104,25 @@ def search(
                 if config is None and model is None and not resume:
                     progress.note(f"no --model and no {DEFAULT_FILE} here: searching the demo network {found.model}")
                 base = config.parent.resolve() if config is not None else here
+                if dry_run:
+                    plan = measure_prices(opened, boards, found, base, progress)
+                    _print(plan, format_, lambda: print_dry_run(plan, Console()))
+                    return
                 outcome = StudyRun(opened, boards, found, base, progress, resume).run()
                 document = conclude(opened, outcome)
-        if format_ is Format.JSON:
-            typer.echo(json.dumps(document, indent=2))
-        else:
-            print_report(document, Console())
+        _print(document, format_, lambda: print_report(document, Console()))
         if outcome.interrupted:
             typer.echo(f"interrupted; continue with: {command}", err=True)
             raise typer.Exit(INTERRUPTED)
         sys.stdout.flush()
         raise typer.Exit(GOAL_MET if outcome.verdict.goal_met else NOT_MET)
+
+
+def _print(document: dict[str, Any], format_: Format, as_text: Callable[[], None]) -> None:
+    if format_ is Format.JSON:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        as_text()
 
 
 def _given(stored: object) -> dict[str, object]:

@@ -1,0 +1,87 @@
+"""`--dry-run`: the space, what one candidate costs, how long the search will take. Nothing is stored as a study."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from device_farm.inventory import Inventory
+from orchestrator.bench import Job
+from orchestrator.config import StudyConfig
+from orchestrator.progress import Progress
+from orchestrator.store.store import Store
+from orchestrator.units import show_bytes, show_seconds
+from orchestrator.workbench import open_workbench, result_of
+from profilers.accuracy import build_and_evaluate
+from profilers.golden import tolerance
+from search.recipes import Named, seeds, uniform
+
+SCHEMA = 1
+CONFIRMATION_S = 3.0
+"""Confirmation and test split, of a small network; part of the estimate only."""
+
+
+def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path, progress: Progress) -> dict[str, Any]:
+    """Build, evaluate and measure float32 alone, and return the dry-run document.
+
+    Raises what `StudyRun.run` raises.
+    """
+    with open_workbench(store, inventory, config, base, progress) as bench:
+        progress.phase("building, evaluating and measuring float32")
+        float32 = uniform(bench.layers.space, "float32", config.threads)
+        if isinstance(float32, str):
+            raise ValueError(float32)
+        report = result_of(bench.pool.submit(build_and_evaluate, bench.builder, bench.evaluator, float32.candidate))
+        started = time.perf_counter()
+        measurement = bench.bench.measure(Job(
+            report.built.artifact, report.golden_inputs, report.golden_outputs,
+            tolerance(list(float32.candidate.config_of.values()))))
+        measured_s = time.perf_counter() - started
+        host_s = report.build_s + report.evaluate_s
+        each_s = measured_s + host_s / 2 if bench.exclusive else max(measured_s, host_s / 2)
+        names = [n for n in config.needed_baselines() if isinstance(uniform(bench.layers.space, n, 1), Named)]
+        return {
+            "schema": SCHEMA, "dry_run": True, "model": config.model,
+            "board": {"name": bench.board.name, "kind": bench.board.kind,
+                      "runtime": {"name": measurement.runtime, "version": measurement.runtime_version}},
+            "layers": [{"name": layer.name, "kind": layer.kind, "weights": layer.weights, "macs": layer.macs,
+                        "choices": [choice.label for choice in layer.choices]} for layer in bench.layers.space.layers],
+            "log10_candidates": round(bench.layers.space.log10_size, 2),
+            "parameters": bench.prepared.parameters, "baselines": names,
+            "seeds": [n.name for n in seeds(bench.layers.space, config.threads)],
+            "prices": {"build_s": report.build_s, "accuracy_s": report.evaluate_s, "measurement_s": measured_s},
+            "float32": {"latency_s": sorted(measurement.wall_ns)[len(measurement.wall_ns) // 2] * 1e-9,
+                        "size_bytes": report.built.artifact.size_bytes, "metrics": dict(report.metrics)},
+            "measurements": config.measurements,
+            "estimate_s": round(each_s * config.measurements + CONFIRMATION_S, 1),
+            "simulated": measurement.simulated,
+        }
+
+
+def print_dry_run(document: dict[str, Any], console: Console) -> None:
+    """Print a dry-run document for a person."""
+    table = Table(title=f"{document['model']} on {document['board']['name']}: {len(document['layers'])} layers",
+                  title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("operator", overflow="fold", max_width=24)
+    table.add_column("weights", justify="right")
+    table.add_column("MACs", justify="right")
+    table.add_column("choices", justify="right")
+    for layer in document["layers"]:
+        table.add_row(layer["name"], layer["kind"], f"{layer['weights']:,}", f"{layer['macs']:,}",
+                      str(len(layer["choices"])))
+    console.print(table)
+    prices, float32 = document["prices"], document["float32"]
+    lines = (
+        f"10^{document['log10_candidates']:.1f} candidates; baselines: {', '.join(document['baselines'])}; "
+        f"{len(document['seeds'])} seeds",
+        f"float32: {show_seconds(float32['latency_s'])}, {show_bytes(float32['size_bytes'])}",
+        f"one candidate: build {show_seconds(prices['build_s'])}, accuracy {show_seconds(prices['accuracy_s'])}, "
+        f"measurement {show_seconds(prices['measurement_s'])}",
+        f"{document['measurements']} measurements: about {document['estimate_s']:.0f} s after start-up")
+    for line in lines:
+        console.print(line, highlight=False)
