@@ -65,8 +65,8 @@ def measure(bench: Workbench, count: int) -> tuple[float, list[float], list[floa
     candidates = random_candidates(bench, count)
     result_of(bench.pool.submit(build, bench.builder, candidates[0]))
     started = time.perf_counter()
-    for future in [bench.pool.submit(build, bench.builder, c) for c in candidates]:
-        result_of(future)
+    for built in [bench.pool.submit(build, bench.builder, c) for c in candidates]:
+        result_of(built)
     per_second = count / (time.perf_counter() - started)
     jobs = []
     for future, candidate in [(bench.pool.submit(build_and_evaluate, bench.builder, bench.evaluator, c), c)

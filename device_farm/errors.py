@@ -32,7 +32,11 @@ class PushFailed(FarmError):
 
 
 class BoardBusy(FarmError):
-    """Another controller holds the board's lock, or our token is older than the board's."""
+    """Another controller holds the board's lock: waiting may help."""
+
+
+class LeaseLost(FarmError):
+    """Our token is older than the board's, or we do not hold its lock: another controller was there since."""
 
 
 class AgentMismatch(FarmError):

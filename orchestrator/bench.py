@@ -18,6 +18,7 @@ from device_farm.errors import (
     BoardBusy,
     FarmError,
     HostKeyMismatch,
+    LeaseLost,
 )
 from device_farm.facts import BoardFacts
 from profilers.golden import Array, check_golden
@@ -28,7 +29,9 @@ from recipes.artifact import Artifact
 from search.errors import InfeasibleCandidate
 
 ATTEMPTS = 3
-HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy)
+PATIENCE_S = 600.0
+POLL_S = 0.5
+HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy, LeaseLost)
 """What another attempt does not mend."""
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -76,12 +79,14 @@ class Bench:
         owner: who holds the board, for other controllers' messages.
         settings: of every measurement.
         series: what this controller's tokens belong to (its machine and store); within it they rise.
+        patience_s: how long to wait while another controller holds the board.
+        notice: told once why we wait.
     """
 
     def __init__(self, name: str, connect: Callable[[], BoardRunner], owner: str, settings: MeasureSettings,
-                 series: str) -> None:
+                 series: str, patience_s: float = PATIENCE_S, notice: Callable[[str], None] = log.info) -> None:
         self.name = name
-        self._series = series
+        self._series, self._patience_s, self._notice = series, patience_s, notice
         self.settings = settings
         self._connect = connect
         self._owner = owner
@@ -103,12 +108,29 @@ class Bench:
         if self._runner is None:
             runner = self._connect()
             try:
-                runner.acquire(time.time_ns() // 1_000_000, self._owner, self._series)
-            except FarmError:
+                self._acquire(runner)
+            except BaseException:
                 runner.close()
                 raise
             self._runner = runner
         return self._runner
+
+    def _acquire(self, runner: BoardRunner) -> None:
+        """Take the board's lock, waiting while another controller holds it. Raises BoardBusy in the end."""
+        deadline = time.monotonic() + self._patience_s
+        told = False
+        while True:
+            try:
+                runner.acquire(time.time_ns() // 1_000_000, self._owner, self._series)
+            except BoardBusy as busy:
+                if time.monotonic() >= deadline:
+                    raise
+                if not told:
+                    self._notice(f"waiting for {self.name}: {busy}")
+                    told = True
+                time.sleep(min(POLL_S, self._patience_s))
+            else:
+                return
 
     def set_reference(self, job: Job) -> None:
         """Keep the artifact that is known to run here (float32): it cross-examines the board."""

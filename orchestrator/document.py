@@ -44,7 +44,7 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         "confidence": config.confidence,
         "budget": budget,
         "compiler": config.compiler,
-        "runtime": {"name": loop.evaluator.runtime.name, "version": bench.bench.runner.runtime_version},
+        "runtime": {"name": loop.evaluator.runtime.name, "version": bench.runtime_version},
         "threads": config.threads,
         "io": config.io,
         "boards": [{"name": board.name, "kind": board.kind, "measurements": loop.measured}],

@@ -49,6 +49,8 @@ class Workbench:
     layers: LayerMap
     builder: BuildInputs
     evaluator: EvaluationInputs
+    runtime_version: str
+    """On the board."""
     exclusive: bool
     """The board is this machine: it never measures while host work runs."""
     progress: Progress
@@ -81,7 +83,8 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
     bench = Bench(board.name, wiring.connector(board, store.folder, agent),
                   f"study {config.study} on {socket.gethostname()} (pid {os.getpid()})",
-                  MeasureSettings(threads=config.threads), f"{socket.gethostname()}:{store.folder}/{board.name}")
+                  MeasureSettings(threads=config.threads), f"{socket.gethostname()}:{store.folder}/{board.name}",
+                  notice=progress.note)
     try:
         with bench:
             progress.phase(f"importing {config.model}")
@@ -98,7 +101,8 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
                 map_layers(read_graph(store.blobs.path(prepared.float_model)), target),
                 BuildInputs(store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports, target,
                             config.io),
-                evaluator, wiring.same_machine(runner.facts) and board.shares_host == "forbidden", progress)
+                evaluator, runner.runtime_version,
+                wiring.same_machine(runner.facts) and board.shares_host == "forbidden", progress)
     finally:
         pool.shutdown()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_farm.errors import AgentMismatch, BoardBusy, ChannelClosed, PushFailed
+from device_farm.errors import AgentMismatch, BoardBusy, ChannelClosed, LeaseLost, PushFailed
 from profilers.agent import protocol
 from profilers.conversation import AgentError
 from recipes.artifact import Artifact
@@ -28,8 +28,10 @@ def translated(error: AgentError, where: str, artifact: Artifact | None = None) 
         return ValueError(message)
     if error.code in (protocol.MISSING, protocol.CORRUPT, protocol.STORAGE):
         return PushFailed(message)
-    if error.code in (protocol.NOT_LOCKED, protocol.LOCK_HELD, protocol.OLD_TOKEN):
+    if error.code == protocol.LOCK_HELD:
         return BoardBusy(message)
+    if error.code in (protocol.NOT_LOCKED, protocol.OLD_TOKEN):
+        return LeaseLost(message)
     if error.code == protocol.RUNTIME_LOST:
         return ChannelClosed(message)
     if error.code == protocol.RUNTIME_BROKEN:

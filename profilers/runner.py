@@ -146,7 +146,8 @@ class AgentRunner:
             series: what the tokens belong to, e.g. store and board; default: the board's name.
 
         Raises:
-            BoardBusy: another controller holds the lock, or our token is outdated.
+            BoardBusy: another controller holds the lock.
+            LeaseLost: our token is outdated.
         """
         self._ask({"type": "lock", "token": token, "owner": owner, "series": series or self._board}, None)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_farm.errors import AgentMismatch, BoardBusy, ChannelClosed, ChannelStalled, PushFailed
+from device_farm.errors import AgentMismatch, BoardBusy, ChannelClosed, ChannelStalled, LeaseLost, PushFailed
 from profilers.refusals import ArtifactDied
 from profilers.runner import AgentRunner, RuntimePlace
 from recipes.artifact import Artifact
@@ -233,7 +233,7 @@ def test_two_runners_exclude_each_other(bench: Bench, artifact: Artifact, golden
     first, second = bench.locked(), bench.runner()
     with pytest.raises(BoardBusy, match="held by the tests with token 1"):
         second.acquire(9, "another")
-    with pytest.raises(BoardBusy, match="no measurement without the lock"):
+    with pytest.raises(LeaseLost, match="no measurement without the lock"):
         second.measure(artifact, golden, QUICK)
     first.release()
     second.acquire(9, "another")
@@ -244,11 +244,11 @@ def test_an_older_token_is_refused_for_ever(bench: Bench) -> None:
     first = bench.runner()
     first.acquire(7, "first")
     first.acquire(8, "first")
-    with pytest.raises(BoardBusy, match="token 7 of first is older than 8"):
+    with pytest.raises(LeaseLost, match="token 7 of first is older than 8"):
         first.acquire(7, "first")
     first.close()
     second = bench.runner()
-    with pytest.raises(BoardBusy, match="token 7 of second is older than 8"):
+    with pytest.raises(LeaseLost, match="token 7 of second is older than 8"):
         second.acquire(7, "second")
     second.acquire(1, "second", series="another store")
     second.acquire(8, "second")
