@@ -12,6 +12,7 @@ from orchestrator.store.records import Evaluation, Split, TrialRole, Where
 from orchestrator.units import Budget
 from orchestrator.workbench import Workbench, result_of
 from profilers.accuracy import build_and_evaluate, evaluate
+from profilers.statistics import summarise
 from search.goal import Goal
 
 FINALISTS = 3
@@ -41,8 +42,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         stop: the user says enough.
     """
     bench.progress.phase("confirming the result")
-    remaining = {i: f for i, f in loop.found.items() if f.evidence is not None}
-    baselines = {f.name: f for f in remaining.values() if f.role is TrialRole.BASELINE}
+    baselines = {f.name: f for f in loop.found.values() if f.role is TrialRole.BASELINE and f.evidence is not None}
     fastest = min(baselines.values(), key=lambda f: f.evidence.latency_s if f.evidence else 0.0)
     named = baselines.get(budget.needs) if budget and budget.needs else None
     anchors = {f.candidate.id: f for f in (baselines["float32"], fastest, named) if f is not None}
@@ -54,23 +54,22 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         return probability_met(found, candidate, bench.config.latency_stat, budget.absolute,
                                named.candidate.id if named else None, budget.factor)
 
+    def settled(found: Sessions, candidate: str) -> bool:
+        probability = chance(found, candidate)
+        return probability is None or is_clear(probability, bench.config.confidence)
+
+    if not goal.maximises_quality:
+        return _fastest(bench, loop, goal, anchors, sessions, stop)
     nearest: Verdict | None = None
-    for _ in range(FINALISTS):
-        best = goal.best((i, f.evidence) for i, f in remaining.items() if f.evidence is not None)
-        if best is None:
-            break
-        finalist = remaining.pop(best)
+    for best in ranked(goal, loop, FINALISTS):
+        finalist = loop.found[best]
         feasible = finalist.evidence is not None and goal.feasible(finalist.evidence)
         if nearest is not None and not feasible:
             break
         for entry in (finalist, *anchors.values()):
             rebuild(loop, entry)
-
-        def clear(found: Sessions, candidate: str = best) -> bool:
-            probability = chance(found, candidate)
-            return probability is None or is_clear(probability, bench.config.confidence)
-
-        confirm(bench.store, bench.bench, {best: finalist, **anchors}, sessions, clear, stop)
+        confirm(bench.store, bench.bench, {best: finalist, **anchors}, sessions,
+                lambda found, name=best: settled(found, name), stop)
         if not sessions.get(best):
             continue
         probability = chance(sessions, best)
@@ -80,6 +79,33 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         if stop() or not feasible:
             break
     return nearest or Verdict(None, False, None, sessions)
+
+
+def ranked(goal: Goal, loop: Loop, count: int) -> list[str]:
+    """Return the ids of the best candidates of the search, best first."""
+    left = {i: f.evidence for i, f in loop.found.items() if f.evidence is not None}
+    order: list[str] = []
+    while len(order) < count and (best := goal.best(left.items())) is not None:
+        order.append(best)
+        del left[best]
+    return order
+
+
+def _fastest(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found], sessions: Sessions,
+             stop: Callable[[], bool]) -> Verdict:
+    """Confirm all finalists side by side: the one that is fastest there wins, not the one with a lucky reading."""
+    names = ranked(goal, loop, FINALISTS)
+    feasible = [n for n in names if (e := loop.found[n].evidence) is not None and goal.feasible(e)]
+    members = {name: loop.found[name] for name in feasible or names[:1]}
+    for entry in (*members.values(), *anchors.values()):
+        rebuild(loop, entry)
+    confirm(bench.store, bench.bench, {**members, **anchors}, sessions, lambda found: True, stop)
+    timed = [name for name in members if sessions.get(name)]
+    if not timed:
+        return Verdict(None, False, None, sessions)
+    statistic = bench.config.latency_stat
+    winner = min(timed, key=lambda name: summarise(sessions[name], statistic).value(statistic))
+    return Verdict(loop.found[winner], bool(feasible), None, sessions)
 
 
 def rebuild(loop: Loop, entry: Found) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable, Mapping
 
 import optuna
@@ -15,7 +16,7 @@ from search.goal import Evidence, Goal
 from search.space import LayerConfig, Scheme, SearchSpace
 
 STARTUP = 4
-ATTEMPTS = 20
+ATTEMPTS = 200
 NEIGHBOURS = 200
 MARGIN = 0.02
 LOSS = 0.002
@@ -50,17 +51,24 @@ class OrdinalProposer:
         self._study = optuna.create_study(direction="maximize", sampler=SAMPLERS[sampler](seed))
         self._free: dict[str, BaseDistribution] = {
             name: IntDistribution(0, len(options) - 1) for name, options in choices.items() if len(options) > 1}
+        self._turn = 0
         self._asked: dict[str, optuna.Trial] = {}
         self._known: set[str] = set()
         self._best: list[tuple[str, Evidence]] = []
         self._by_id: dict[str, Candidate] = {}
 
     def propose(self) -> Candidate | None:
-        """Ask the sampler; after too many repetitions, step from the best candidate known."""
+        """Ask the sampler, or, every other time, step from the best candidate known.
+
+        What is surely too large is skipped: sizes are additive, so they need no measurement.
+        """
+        self._turn += 1
+        if self._turn % 2 == 0 and (step := self._neighbour()) is not None:
+            return step
         for _ in range(ATTEMPTS):
             trial = self._study.ask(self._free)
             candidate = self._candidate({name: int(value) for name, value in trial.params.items()})
-            if candidate.id not in self._known:
+            if candidate.id not in self._known and self._fits(candidate):
                 self._known.add(candidate.id)
                 self._asked[candidate.id] = trial
                 return candidate
@@ -115,11 +123,24 @@ class OrdinalProposer:
             for name in self._random.sample(sorted(self._free), moves):
                 configs[name] = self._random.choice(self._choices[name])
             candidate = Candidate.of(self._space, configs, self._threads)
-            if candidate.id not in self._known:
+            if candidate.id not in self._known and self._fits(candidate):
                 self._known.add(candidate.id)
                 self._by_id[candidate.id] = candidate
                 return candidate
         return None
+
+    def _fits(self, candidate: Candidate) -> bool:
+        """Tell whether the size budget may hold: weights x bits, plus the overhead of a typical artifact."""
+        limit = self._goal.size_budget_bytes
+        if limit is None or not self._best:
+            return True
+        overheads = [e.size_bytes - weight_bytes(self._space, self._by_id[name]) for name, e in self._best]
+        return weight_bytes(self._space, candidate) + statistics.median(overheads) <= limit * (1 + MARGIN)
+
+
+def weight_bytes(space: SearchSpace, candidate: Candidate) -> float:
+    """Return what a candidate's weights take, without scales and other overhead."""
+    return sum(layer.weights * candidate.config_of[layer.name].weight_bits / 8 for layer in space.layers)
 
 
 def reduced_choices(space: SearchSpace, weighted: Mapping[LayerConfig, Evidence],
