@@ -1,14 +1,73 @@
-"""After a search: keep the document and the winner's bundle."""
+"""After a search: the winner's bundle and the final document go into the store."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 from orchestrator.document import Document, search_document
+from orchestrator.loop import Found
 from orchestrator.store.store import Store
 from orchestrator.study_run import Outcome
+from recipes.bundle.export import export_bundle
+from recipes.bundle.schema import (
+    CandidateEntry,
+    DataEntry,
+    Latency,
+    Measured,
+    ModelEntry,
+    PortEntry,
+    RecipeFacts,
+    TargetEntry,
+)
+from recipes.compilers.tflite.quantise import quantiser_recipe
+
+
+def recipe_folder(store: Store, study: str) -> Path:
+    """Return where a study's bundle lies."""
+    return store.folder / "recipes" / study
 
 
 def conclude(store: Store, outcome: Outcome) -> Document:
-    """Write the winner's bundle and the final document into the store, and return the document."""
-    document = search_document(outcome, None)
+    """Write the winner's bundle and the final document into the store, and return the document.
+
+    Raises BundleError when the bundle cannot be written.
+    """
+    winner, bench = outcome.verdict.winner, outcome.bench
+    place: Path | None = None
+    if winner is not None and winner.report is not None:
+        place = export_bundle(
+            recipe_folder(store, bench.config.study), _facts(outcome, winner), store.blobs,
+            artifact=winner.report.built.artifact.sha256, float_model=bench.prepared.float_model,
+            statistics=bench.prepared.statistics,
+            quantiser_recipe=quantiser_recipe(bench.layers, winner.candidate, bench.config.io), overwrite=True)
+    document = search_document(outcome, place)
     store.set_document(outcome.study.id, document)
     return document
+
+
+def _facts(outcome: Outcome, winner: Found) -> RecipeFacts:
+    bench = outcome.bench
+    config, prepared, measurement, report = bench.config, bench.prepared, winner.measurement, winner.report
+    if measurement is None or report is None or winner.evidence is None:
+        raise ValueError(f"candidate {winner.candidate.id} was not measured")
+    latency = outcome.latency_of(winner)
+    accuracy = {"validation": dict(winner.evidence.metrics)}
+    if (test := outcome.test.get(winner.candidate.id)) is not None:
+        accuracy["test"] = dict(test)
+    return RecipeFacts.model_validate({
+        "schema": 1, "study": config.study, "created": datetime.now(UTC), "seed": config.seed,
+        "compiler": config.compiler, "io": config.io, "target": TargetEntry.of(bench.builder.target),
+        "candidate": CandidateEntry.of(winner.candidate),
+        "model": ModelEntry(name=config.model, sha256=prepared.model_digest),
+        "data": DataEntry(name=config.data, sha256=dict(prepared.splits)), "tools": dict(prepared.versions),
+        "inputs": tuple(PortEntry.of(p) for p in report.built.ports.inputs),
+        "outputs": tuple(PortEntry.of(p) for p in report.built.ports.outputs),
+        "measured": (Measured(
+            board=bench.board.name, kind=bench.board.kind, runtime=measurement.runtime,
+            runtime_version=measurement.runtime_version, threads=measurement.threads,
+            latency=Latency(median_s=latency.median, p90_s=latency.p90, ci95_s=latency.ci95,
+                            statistic=config.latency_stat, budget_s=outcome.budget_s(),
+                            probability=outcome.verdict.probability),
+            simulated=measurement.simulated),),
+        "accuracy": accuracy})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.loop import Found
 from orchestrator.store.records import TrialRole
 from orchestrator.study_run import Outcome
-from profilers.statistics import LatencySummary, summarise
 
 SCHEMA = 1
 NO_ENERGY = "no meter is configured for this board"
@@ -27,7 +25,7 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
     bench, goal, loop, verdict = outcome.bench, outcome.goal, outcome.loop, outcome.verdict
     config, board = bench.config, bench.board
     known = [f for f in loop.found.values() if f.evidence is not None]
-    budget: Document = {"latency_s": _confirmed_budget(outcome), "latency_stat": config.latency_stat,
+    budget: Document = {"latency_s": outcome.budget_s(), "latency_stat": config.latency_stat,
                         "size_bytes": goal.size_budget_bytes, "max_drop": config.max_drop,
                         "minimum": dict(goal.minimum or {}), "asked": {"latency": config.budget,
                                                                        "size": config.size_budget}}
@@ -64,27 +62,6 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
     }
 
 
-def confirmed_latency(outcome: Outcome, found: Found) -> LatencySummary:
-    """Return the latency that counts: of the confirmation where there was one, else of the search."""
-    sessions: Sequence[tuple[int, ...]] = outcome.verdict.sessions.get(found.candidate.id) or ()
-    if sessions:
-        return summarise(sessions, outcome.bench.config.latency_stat)
-    if found.latency is None:
-        raise ValueError(f"candidate {found.candidate.id} was not measured")
-    return found.latency
-
-
-def _confirmed_budget(outcome: Outcome) -> float | None:
-    """Return the latency limit in seconds; a share is taken of the baseline's confirmed latency."""
-    budget = outcome.budget
-    if budget is None:
-        return None
-    if budget.needs is None:
-        return budget.absolute
-    base = next(f for f in outcome.loop.found.values() if f.role is TrialRole.BASELINE and f.name == budget.needs)
-    return budget.resolve(confirmed_latency(outcome, base).value(outcome.bench.config.latency_stat))
-
-
 def _winner(outcome: Outcome) -> Document | None:
     winner = outcome.verdict.winner
     if winner is None:
@@ -102,7 +79,7 @@ def _winner(outcome: Outcome) -> Document | None:
 def _entry(outcome: Outcome, found: Found) -> Document:
     if found.evidence is None:
         raise ValueError(f"candidate {found.candidate.id} has no evidence")
-    latency, test = confirmed_latency(outcome, found), outcome.test.get(found.candidate.id)
+    latency, test = outcome.latency_of(found), outcome.test.get(found.candidate.id)
     objective = outcome.goal.objective
     entry: Document = {
         "name": found.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.confirm import Sessions, confirm, is_clear, probability_met
 from orchestrator.loop import Found, Loop
@@ -68,8 +69,8 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
             break
         for entry in (finalist, *anchors.values()):
             rebuild(loop, entry)
-        confirm(bench.store, bench.bench, {best: finalist, **anchors}, sessions,
-                lambda found, name=best: settled(found, name), stop)
+        confirm(bench.store, bench.bench, {best: finalist, **anchors}, sessions, partial(settled, candidate=best),
+                stop)
         if not sessions.get(best):
             continue
         probability = chance(sessions, best)

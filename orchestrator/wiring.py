@@ -18,6 +18,7 @@ from device_farm.ssh import SSHTransport
 from orchestrator.bench import BoardRunner
 from profilers.agent_build import build_agent
 from profilers.runner import AgentRunner, RuntimePlace
+from profilers.simulation import SimulatedRunner
 from recipes.target import Target
 
 
@@ -37,10 +38,14 @@ def connector(entry: BoardEntry, store_folder: Path, agent: Path) -> Callable[[]
     return lambda: _TRANSPORTS[entry.transport](entry, store_folder, agent)
 
 
-def _local(entry: BoardEntry, store_folder: Path, agent: Path) -> AgentRunner:
+def _local(entry: BoardEntry, store_folder: Path, agent: Path, lock_file: str | None = None) -> AgentRunner:
     place = host_runtime_place("litert", store_folder)
     return AgentRunner(LocalTransport(), root=str(store_folder / "boards" / entry.name), runtime=place, agent=agent,
-                       board=entry.name, kind=entry.kind)
+                       board=entry.name, kind=entry.kind, lock_file=lock_file)
+
+
+def _sim(entry: BoardEntry, store_folder: Path, agent: Path) -> SimulatedRunner:
+    return SimulatedRunner(_local(entry, store_folder, agent, lock_file=str(store_folder / "boards" / "sim.lock")))
 
 
 def _ssh(entry: BoardEntry, store_folder: Path, agent: Path) -> AgentRunner:
@@ -60,7 +65,8 @@ def _ssh(entry: BoardEntry, store_folder: Path, agent: Path) -> AgentRunner:
         raise
 
 
-_TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path], BoardRunner]] = {"local": _local, "ssh": _ssh}
+_TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path], BoardRunner]] = {
+    "local": _local, "sim": _sim, "ssh": _ssh}
 
 
 def host_runtime_place(name: str, store_folder: Path, version: str | None = None) -> RuntimePlace:

@@ -39,6 +39,7 @@ def exit_codes(log_file: Path | None = None, resume: str | None = None) -> Itera
     from device_farm.inventory import InventoryError
     from orchestrator.errors import NothingRan, UsageError
     from orchestrator.store.errors import DiskFull, StoreBusy, StoreError
+    from recipes.bundle.schema import BundleError
     from recipes.errors import DataError, ModelError
 
     again = f"\nNothing finished is lost; continue with: {resume}" if resume else ""
@@ -50,6 +51,8 @@ def exit_codes(log_file: Path | None = None, resume: str | None = None) -> Itera
         raise fail(f"{error}{again}", INFRASTRUCTURE) from error
     except StoreError as error:
         raise fail(str(error), USAGE) from error
+    except BundleError as error:
+        raise fail(str(error), INFRASTRUCTURE) from error
     except NothingRan as error:
         raise fail(str(error), NOT_MET) from error
     except FarmError as error:
