@@ -126,6 +126,9 @@ def read_graph(model: bytes | Path) -> Graph:
 
 
 def _port(entry: Any, order: list[int]) -> Port:
+    if int(entry.tensorIndex) not in order:
+        raise ValueError(f"the signature's port {_text(entry.name)} is tensor {entry.tensorIndex}, which is not among "
+                         f"the graph's own {order}")
     return Port(_text(entry.name), int(entry.tensorIndex), order.index(int(entry.tensorIndex)))
 
 

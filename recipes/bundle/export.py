@@ -1,0 +1,150 @@
+"""Write a bundle: whole, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from recipes.blobs import BlobMissing, BlobStore
+from recipes.bundle.document import recipe_text
+from recipes.bundle.readme import readme
+from recipes.bundle.schema import (
+    FILES,
+    FLOAT_MODEL,
+    MODEL,
+    README,
+    RECIPE,
+    RULES,
+    STATISTICS,
+    SUMS,
+    BundleError,
+    FileFacts,
+    FileName,
+    Recipe,
+    RecipeFacts,
+)
+
+
+def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, artifact: str, float_model: str,
+                  statistics: str, quantiser_recipe: list[dict[str, Any]], overwrite: bool = False) -> Path:
+    """Write a bundle under a temporary name beside `destination`, then rename it.
+
+    Args:
+        destination: the folder to make; it may be there when it is empty.
+        recipe: all of recipe.yaml but the digests of the files, which are taken here.
+        blobs: where the files lie.
+        artifact: blob of the artifact.
+        float_model: blob of the float model.
+        statistics: blob of the calibration statistics.
+        quantiser_recipe: the rules of `recipes.compilers.tflite.quantise.quantiser_recipe`.
+        overwrite: replace a bundle that is there. Other files are never removed.
+
+    Returns:
+        The bundle's folder, absolute.
+
+    Raises:
+        BundleError: the folder is taken, a blob is missing or damaged, or writing failed. Nothing
+            half-written is left, and a bundle that was there is untouched.
+    """
+    destination = destination.resolve()
+    staging = _beside(destination)
+    try:
+        _check_free(destination, overwrite)
+        content: dict[FileName, bytes] = {
+            MODEL: _blob(blobs, artifact, destination), FLOAT_MODEL: _blob(blobs, float_model, destination),
+            STATISTICS: _blob(blobs, statistics, destination), RULES: rules_text(quantiser_recipe)}
+        staging.mkdir(parents=True)
+        for name, data in _all_files(recipe, content).items():
+            _write(staging / name, data)
+        _sync(staging)
+        _put_in_place(staging, destination)
+        _sync(destination.parent)
+    except OSError as error:
+        raise BundleError(f"cannot be written ({error.strerror})", destination,
+                          "see the free space and the permissions, or choose another folder") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return destination
+
+
+def rules_text(rules: list[dict[str, Any]]) -> bytes:
+    """Return the quantiser's rules as the bytes of quantizer_recipe.json."""
+    return (json.dumps(rules, indent=1) + "\n").encode()
+
+
+def _all_files(facts: RecipeFacts, content: dict[FileName, bytes]) -> dict[str, bytes]:
+    """Add what describes the four files: recipe.yaml, README.md, SHA256SUMS."""
+    recipe = Recipe.of(facts, {name: FileFacts(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+                               for name, data in content.items()})
+    files: dict[str, bytes] = {str(name): data for name, data in content.items()}
+    files |= {RECIPE: recipe_text(recipe).encode(), README: readme(recipe).encode()}
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    return {**files, SUMS: sums.encode()}
+
+
+def _check_free(destination: Path, overwrite: bool) -> None:
+    if not destination.exists():
+        return
+    if not destination.is_dir():
+        raise BundleError("is a file; a bundle is a folder", destination, "choose another name")
+    found = sorted(entry.name for entry in destination.iterdir())
+    others = [name for name in found if name not in (*FILES, RECIPE, README, SUMS)]
+    if found and not overwrite:
+        raise BundleError("the folder is not empty", destination, "choose another, or ask to overwrite the bundle")
+    if others:
+        raise BundleError(f"the folder holds files that are no part of a bundle: {', '.join(others)}", destination,
+                          "they would be lost: move them away, or choose another folder")
+
+
+def _blob(blobs: BlobStore, sha256: str, destination: Path) -> bytes:
+    """Read a blob and make sure that it is what its name says."""
+    try:
+        data = blobs.path(sha256).read_bytes()
+    except BlobMissing as error:
+        raise BundleError(f"a file for it is missing: {error}", destination, "then export again") from error
+    except OSError as error:
+        raise BundleError(f"blob {sha256} of it cannot be read ({error.strerror})", destination,
+                          f"see the permissions of {blobs.root}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"blob {sha256} has other bytes than its name says", destination,
+                          f"the disk of {blobs.root} is damaged: remove the blob and build again")
+    return data
+
+
+def _beside(destination: Path) -> Path:
+    return destination.parent / f".{destination.name}.{uuid4().hex}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(staging: Path, destination: Path) -> None:
+    """Rename; a bundle that is there keeps its place until the new one is whole."""
+    if not destination.exists() or not any(destination.iterdir()):
+        os.rename(staging, destination)
+        return
+    old = _beside(destination)
+    os.rename(destination, old)
+    try:
+        os.rename(staging, destination)
+    except OSError:
+        os.rename(old, destination)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
