@@ -184,8 +184,8 @@ class Loop:
             self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=measurement,
                                     evaluations=self._evaluations(metrics, examples))
             self._learn(entry, measurement, metrics, built.artifact.size_bytes)
-        tell(entry)
         self.progress.trial(entry)
+        tell(entry)
 
     def _learn(self, entry: Found, measurement: Measurement, metrics: Mapping[str, float], size: int) -> None:
         entry.measurement = measurement

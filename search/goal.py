@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-TIE = 0.0005
-"""Objective values closer than this (0.05 points) are a tie, which the faster candidate wins."""
+TIE = 0.001
+"""Objective values no further apart than this (0.1 points) are a tie, which the faster candidate wins."""
 
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z_][\w.@-]*)\s*>=\s*([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s*(abs)?\s*$")
 
@@ -85,7 +85,7 @@ class Goal:
         feasible = [(name, e) for name, e in pairs if self.feasible(e)]
         if feasible:
             top = max(self.score(e) for _, e in feasible)
-            margin = TIE if self.maximises_quality else 0.0
+            margin = TIE + 1e-12 if self.maximises_quality else 0.0
             tied = [(name, e) for name, e in feasible if self.score(e) >= top - margin]
             return min(tied, key=lambda pair: (pair[1].latency_s, pair[1].size_bytes))[0]
         if not pairs:
