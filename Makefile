@@ -44,6 +44,7 @@ clean: ## remove .venv, builds and caches
 	    "run 'sudo apt-get install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')'" \
 	    >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=26'
-	$(BIN)/python -m pip install --quiet --editable '.[tflite,dev]' --constraint constraints.txt
+	@echo "make: installing into .venv, about 2.5 GB and a minute or more"
+	$(BIN)/python -m pip install -qq --upgrade 'pip>=26'
+	$(BIN)/python -m pip install -qq --editable '.[tflite,dev]' --constraint constraints.txt
 	@touch $@
