@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
 from device_farm.hostkeys import parse_host_key
 
@@ -14,12 +15,29 @@ SCHEMA_VERSION = 1
 BUILT_IN = ("local", "sim")
 SSH_KEYS = ("host", "user", "host_key")
 """Without these no board is reached by SSH."""
+KEYS_MISSING = "keys_missing"
+"""Type of the error when one of them is not given."""
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 RuntimeName = Literal["litert", "tflite-runtime"]
 RUNTIME_NAMES: tuple[str, ...] = get_args(RuntimeName)
 
+WORD_PATTERN = r"^[^\s@]+$"
+VERSION_PATTERN = r"^\d+(\.\d+)+$"
+ROOT_PATTERN = r"^(~|~?/.+)$"
+FILE_PATTERN = r"^/.+$"
+VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+PATTERN_WORDS = {
+    NAME_PATTERN: "small letters, digits, '.', '_' and '-', beginning with a letter or digit",
+    WORD_PATTERN: "one word without '@' (host and user are two keys)",
+    VERSION_PATTERN: 'numbers with dots, e.g. "2.3.0"',
+    ROOT_PATTERN: "an absolute path on the board or one that starts with ~",
+    FILE_PATTERN: "an absolute path on the board",
+    VARIABLE_PATTERN: "letters, digits and '_', not beginning with a digit",
+}
+"""What the patterns mean, for messages."""
+
 NamePattern = Annotated[str, Field(pattern=NAME_PATTERN)]
-Word = Annotated[str, Field(pattern=r"^[^\s@]+$")]
+Word = Annotated[str, Field(pattern=WORD_PATTERN)]
 
 
 class _Strict(BaseModel):
@@ -66,7 +84,7 @@ class RuntimeSpec(_Strict):
     """The runtime that executes artifacts on a board."""
 
     name: RuntimeName
-    version: str = Field(pattern=r"^\d+(\.\d+)+$")
+    version: str = Field(pattern=VERSION_PATTERN)
     """In quotes, e.g. "2.3.0"."""
 
 
@@ -82,26 +100,26 @@ class BoardEntry(_Keys):
     name: SkipJsonSchema[NamePattern]
     kind: NamePattern
     """What the board is, e.g. rpi4: boards of one kind are interchangeable."""
-    host: Word | SkipJsonSchema[None] = None
+    host: Word | None = None
     """Name or address."""
-    user: Word | SkipJsonSchema[None] = None
+    user: Word | None = None
     """The user to log in as."""
-    host_key: str | SkipJsonSchema[None] = None
+    host_key: str | None = None
     """The board's public key, `ssh-ed25519 AAAA...`: any other key is refused."""
     port: int = Field(default=22, ge=1, le=65535)
     jump: Annotated[tuple[Hop, ...], BeforeValidator(_as_list, json_schema_input_type=Hop | list[Hop])] = ()
     """Jump hosts, first to last; one may stand alone. Each has its own pinned key."""
     python: str = Field(default="python3", min_length=1)
     """Python on the board, 3.8 or newer: a name on its PATH or an absolute path."""
-    root: str = Field(default="~/.hil-orchestrator", pattern=r"^(~|~?/.+)$")
+    root: str = Field(default="~/.hil-orchestrator", pattern=ROOT_PATTERN)
     """Folder on the board for the runtime, the agent and the artifacts."""
     runtime: RuntimeSpec | None = None
     """Runtime to use; without it the newest one that the board can execute."""
     shares_host: Literal["forbidden", "allowed"] = "forbidden"
     """`allowed`: may measure while this computer works, although it is the same machine (test boards)."""
-    lock_file: str | None = Field(default=None, pattern=r"^~?/.+$")
+    lock_file: str | None = Field(default=None, pattern=FILE_PATTERN)
     """The board's lock, if several users of one board have different root folders."""
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(default_factory=dict)
+    env: dict[Annotated[str, Field(pattern=VARIABLE_PATTERN)], str] = Field(default_factory=dict)
     """Environment of everything that runs on the board."""
     notes: str | None = None
     """Free text."""
@@ -114,7 +132,8 @@ class BoardEntry(_Keys):
             raise ValueError(f"kind {self.kind!r} is built in: choose another")
         missing = [key for key in SSH_KEYS if getattr(self, key) is None]
         if missing:
-            raise ValueError(f"{' and '.join(missing)} missing; 'orchestrator devices add' fills them in")
+            text = f"{' and '.join(missing)} missing; 'orchestrator devices add' fills them in"
+            raise PydanticCustomError(KEYS_MISSING, "{text}", {"text": text})
         return self
 
     @property

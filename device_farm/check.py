@@ -18,6 +18,9 @@ Level = Literal["ok", "warning", "missing"]
 
 OLDEST_PYTHON = (3, 8)
 LEAST_DISK_BYTES = 200_000_000
+"""To install a runtime and to work."""
+SPARE_DISK_BYTES = 20_000_000
+"""To work, once a runtime is there."""
 LEAST_MEMORY_BYTES = 200_000_000
 HOT_C = 75.0
 """Raspberry Pis throttle from 80 degrees on."""
@@ -118,9 +121,10 @@ def _disk(probe: Probe) -> Finding:
     if probe.disk_free_bytes is None:
         return Finding("warning", "disk", f"free space of {probe.root} unknown", "run 'df -Pk' there")
     free = f"{probe.disk_free_bytes / 1e6:.0f} MB free for {probe.root}"
-    if probe.disk_free_bytes < LEAST_DISK_BYTES:
+    needed = SPARE_DISK_BYTES if probe.python and probe.python.runtimes else LEAST_DISK_BYTES
+    if probe.disk_free_bytes < needed:
         remedy = "remove files there, e.g. sudo apt-get clean"
-        return Finding("missing", "disk", f"{free}; {LEAST_DISK_BYTES / 1e6:.0f} MB are needed", remedy)
+        return Finding("missing", "disk", f"{free}; {needed / 1e6:.0f} MB are needed", remedy)
     return Finding("ok", "disk", free)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from device_farm.board_entry import (
     BUILT_IN,
+    KEYS_MISSING,
     SCHEMA_VERSION,
     SSH_KEYS,
     BoardEntry,
@@ -29,6 +30,7 @@ from device_farm.inventory_file import (
     read_document,
     write_atomically,
 )
+from device_farm.inventory_problems import problem_in_file, problem_in_words
 
 __all__ = [
     "BoardEntry",
@@ -37,6 +39,7 @@ __all__ = [
     "InventoryError",
     "RuntimeSpec",
     "add_board",
+    "check_fields",
     "inventory_schema",
     "remove_board",
 ]
@@ -79,6 +82,16 @@ class Inventory:
         return self.matching(device)[0]
 
 
+def check_fields(fields: Mapping[str, object]) -> None:
+    """Check what is known of a board before its host key is. Raises InventoryError that names each key."""
+    try:
+        BoardEntry.model_validate(fields)
+    except ValidationError as error:
+        details = [detail for detail in error.errors(include_url=False) if detail["type"] != KEYS_MISSING]
+        if details:
+            raise InventoryError("\n".join(problem_in_words(detail) for detail in details)) from error
+
+
 def add_board(path: Path, entry: BoardEntry, *, replace: bool = False) -> None:
     """Add a board to a file (made if need be), leaving the rest of it as it is. Raises InventoryError."""
     if entry.transport != "ssh":
@@ -113,15 +126,22 @@ def inventory_schema() -> dict[str, Any]:
     board = schema["$defs"]["BoardEntry"]
     board["required"] = ["kind", *SSH_KEYS]
     for key in SSH_KEYS:
-        del board["properties"][key]["default"]
+        # A board needs them; only the built-in ones, which no file holds, do without.
+        prop = board["properties"][key]
+        board["properties"][key] = {**prop.pop("anyOf")[0], **{k: v for k, v in prop.items() if k != "default"}}
     boards = schema["properties"]["boards"]
     boards |= {"type": ["object", "null"], "additionalProperties": False}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "inventory.yaml"}
 
 
 def _write(path: Path, text: str, expected: tuple[BoardEntry, ...]) -> None:
-    if _validate(parse_document(text, path), path) != expected:
-        raise InventoryError(f"{path}: its layout is too unusual to change safely: edit it by hand")
+    unusual = f"{path}: its layout is too unusual to change safely: edit it by hand"
+    try:
+        found = _validate(parse_document(text, path), path)
+    except InventoryError as error:
+        raise InventoryError(unusual) from error
+    if found != expected:
+        raise InventoryError(unusual)
     write_atomically(path, text)
 
 
@@ -137,38 +157,5 @@ def _validate(document: Document, path: Path) -> tuple[BoardEntry, ...]:
     try:
         return tuple(InventoryFile.model_validate(document.data).boards.values())
     except ValidationError as error:
-        problems = [_problem(detail, document, path) for detail in error.errors(include_url=False)]
+        problems = [problem_in_file(detail, document, path) for detail in error.errors(include_url=False)]
         raise InventoryError("\n".join(problems)) from error
-
-
-def _problem(detail: ErrorDetails, document: Document, path: Path) -> str:
-    """Say in one line where a file is wrong, what it should hold and what to do."""
-    at = tuple(part for part in detail["loc"] if part != "[key]")
-    known = next((at[:end] for end in range(len(at), -1, -1) if at[:end] in document.lines), ())
-    where = f"{path}:{document.lines.get(known, 1)}: {'.'.join(str(part) for part in at) or 'the file'}"
-    kind = detail["type"]
-    if kind == "extra_forbidden":
-        keys = _keys_at(at[:-1])
-        nearest = get_close_matches(str(at[-1]), keys, n=2)
-        hint = f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else "remove it."
-        return f"{where}: unknown key; {hint} Keys here: {', '.join(keys)}"
-    if kind == "missing":
-        return f"{where}: missing; add it" + (f": 'schema: {SCHEMA_VERSION}'" if at == ("schema",) else "")
-    if kind == "value_error":
-        return f"{where}: {detail['ctx']['error']}"
-    text = detail["msg"][:1].lower() + detail["msg"][1:]
-    hint = "; put it in quotes" if kind == "string_type" and isinstance(detail["input"], int | float) else ""
-    got = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
-    return f"{where}: {text}{got}{hint}"
-
-
-def _keys_at(at: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that may stand at a place in the file."""
-    if not at:
-        return ["schema", "boards"]
-    model: type[BaseModel] = BoardEntry
-    if "jump" in at:
-        model = Hop
-    elif "runtime" in at:
-        model = RuntimeSpec
-    return [key for key in model.model_fields if key != "name" or model is RuntimeSpec]

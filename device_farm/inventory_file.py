@@ -64,8 +64,8 @@ def put_block(text: str, name: str, row: Mapping[str, object], path: Path) -> st
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
-    if not entries and boards.value:  # `boards: {}` becomes `boards:`
-        mark = boards.start_mark
+    mark = boards.start_mark
+    if not entries and boards.end_mark.index > mark.index:  # `boards: {}` and `boards: null` become `boards:`
         lines[mark.line] = lines[mark.line][: mark.column].rstrip() + "\n"
     if name in entries:
         start, stop = entries[name]

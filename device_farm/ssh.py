@@ -13,7 +13,7 @@ import fabric
 import paramiko
 
 from device_farm.board_entry import BoardEntry
-from device_farm.errors import BoardUnreachable, ChannelClosed, FarmError, PushFailed
+from device_farm.errors import ChannelClosed, FarmError, PushFailed
 from device_farm.ssh_channel import SSHChannel
 from device_farm.ssh_connect import connect, disconnect
 from device_farm.transport import Completed
@@ -64,6 +64,7 @@ class SSHTransport:
         session = self._start(f"{self._command(argv)}; exit $?")
         channel = SSHChannel(session, self._what(argv), keep_stderr=True)
         try:
+            channel.end_input()
             stdout, stderr = channel.read_all(timeout_s)
             status = channel.exit_status()
         finally:
@@ -127,20 +128,6 @@ class SSHTransport:
             self._sftp = None
         disconnect(self._connections)
         self._connections = []
-
-    def tunnel(self, host: str, port: int) -> paramiko.Channel:
-        """Open a connection from the board to another machine, e.g. to scan the key of a board behind it.
-
-        Raises BoardUnreachable or another FarmError.
-        """
-        self.connect()
-        try:
-            channel: paramiko.Channel = self._connections[-1].transport.open_channel(
-                "direct-tcpip", (host, port), ("", 0), timeout=self._connect_timeout_s
-            )
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise BoardUnreachable(f"{self.address} cannot reach {host}:{port}: {_words(error)}") from error
-        return channel
 
     def _what(self, argv: Sequence[str]) -> str:
         return f"{PurePosixPath(argv[0]).name} on {self.address}"

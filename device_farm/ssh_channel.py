@@ -42,6 +42,13 @@ class SSHChannel:
         except OSError as error:
             raise self._ended() from error
 
+    def end_input(self) -> None:
+        """Close the process's standard input. Raises ChannelClosed."""
+        try:
+            self._session.shutdown_write()
+        except OSError as error:
+            raise self._ended() from error
+
     def receive(self, timeout_s: float) -> bytes:
         """Return the next line. Raises ChannelClosed or ChannelStalled."""
         deadline = time.monotonic() + timeout_s

@@ -14,20 +14,23 @@ from paramiko.pkey import UnknownKeyType
 
 from device_farm.board_entry import Hop
 from device_farm.errors import AuthenticationFailed, BoardUnreachable, FarmError, HostKeyMismatch
-from device_farm.hostkeys import HostKey, parse_host_key
+from device_farm.hostkeys import HostKey, parse_host_key, scan_host_key
 
 KEEPALIVE_S = 15
 LOG_CHANNEL = "device_farm.paramiko"
 logging.getLogger(LOG_CHANNEL).addHandler(logging.NullHandler())  # its failures arrive as exceptions
 
 
-def connect(name: str, hops: Sequence[Hop], timeout_s: float) -> list[fabric.Connection]:
+def connect(
+    name: str, hops: Sequence[Hop], timeout_s: float, *, jumps: Sequence[Hop] | None = None
+) -> list[fabric.Connection]:
     """Connect through all hops; the last connection is the board's.
 
     Args:
         name: The board's name in the inventory, for messages.
         hops: Jump hosts, first to last, then the board.
         timeout_s: Seconds for each step of each hop: connection, banner, key exchange, login.
+        jumps: Those of the hops that are no board, for messages. Default: all but the last.
 
     Raises:
         BoardUnreachable: Nothing answers, or not as an SSH server.
@@ -35,9 +38,11 @@ def connect(name: str, hops: Sequence[Hop], timeout_s: float) -> list[fabric.Con
         AuthenticationFailed: A machine refuses the user or the key.
     """
     connections: list[fabric.Connection] = []
+    jumps = hops[:-1] if jumps is None else jumps
     try:
         for hop in hops:
-            connections.append(_connect(name, hop, timeout_s, connections[-1] if connections else None))
+            renew = _renew(name, jumps if hop in jumps else ())
+            connections.append(_connect(renew, hop, timeout_s, connections[-1] if connections else None))
     except FarmError:
         disconnect(connections)
         raise
@@ -51,14 +56,51 @@ def disconnect(connections: Sequence[fabric.Connection]) -> None:
         connection.client.close()
 
 
-def _connect(name: str, hop: Hop, timeout_s: float, gateway: fabric.Connection | None) -> fabric.Connection:
+def scan_behind(name: str, jumps: Sequence[Hop], host: str, port: int, timeout_s: float) -> HostKey:
+    """Return the key that a machine behind jump hosts shows, without logging in there.
+
+    Args:
+        name: The board's name in the inventory, for messages.
+        jumps: Jump hosts, first to last; their keys are pinned already. There may be none.
+        host: Name or address of the machine as the last of them sees it.
+        port: TCP port.
+        timeout_s: Seconds for each step.
+
+    Raises:
+        FarmError: A jump host is not reached, or the machine is not, or is no SSH server.
+    """
+    if not jumps:
+        return scan_host_key(host, port, timeout_s)
+    connections = connect(name, jumps, timeout_s, jumps=jumps)
+
+    def tunnel(host: str, port: int) -> paramiko.Channel:
+        try:
+            channel: paramiko.Channel = connections[-1].transport.open_channel(
+                "direct-tcpip", (host, port), ("", 0), timeout=timeout_s
+            )
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise BoardUnreachable(
+                f"{host}:{port}: the jump host {jumps[-1].address} cannot reach it: {error}"
+            ) from error
+        return channel
+
+    try:
+        return scan_host_key(host, port, timeout_s, tunnel)
+    finally:
+        disconnect(connections)
+
+
+def _renew(name: str, jumps: Sequence[Hop]) -> str:
+    """Return the command that pins a board's key anew, or its jump hosts' keys and its own."""
+    return " ".join(["orchestrator devices add --replace", *(f"--jump {hop.address}" for hop in jumps), name])
+
+
+def _connect(renew: str, hop: Hop, timeout_s: float, gateway: fabric.Connection | None) -> fabric.Connection:
     pinned = parse_host_key(hop.host_key)
     try:
         expected = paramiko.PKey.from_type_string(pinned.type, pinned.blob)
     except (ValueError, paramiko.SSHException, UnknownKeyType) as error:
-        raise HostKeyMismatch(
-            f"{hop.address}: the pinned host key cannot be read ({error}): orchestrator devices add --replace {name}"
-        ) from error
+        raise HostKeyMismatch(f"{hop.address}: the pinned host key cannot be read ({error}): {renew}") from error
     arguments: dict[str, Any] = {
         "banner_timeout": timeout_s,
         "auth_timeout": timeout_s,
@@ -90,7 +132,7 @@ def _connect(name: str, hop: Hop, timeout_s: float, gateway: fabric.Connection |
         client.close()
         if "sock" in arguments:
             arguments["sock"].close()
-        raise _failure(name, hop, pinned, gateway, error) from error
+        raise _failure(renew, hop, pinned, gateway, error) from error
 
 
 def _socket(hop: Hop, timeout_s: float) -> socket.socket:
@@ -129,7 +171,7 @@ def _identity(hop: Hop) -> dict[str, Any]:
     return {"pkey": key, "allow_agent": False, "look_for_keys": False}
 
 
-def _failure(name: str, hop: Hop, pinned: HostKey, gateway: fabric.Connection | None, error: Exception) -> FarmError:
+def _failure(renew: str, hop: Hop, pinned: HostKey, gateway: fabric.Connection | None, error: Exception) -> FarmError:
     through = f" (through {gateway.host})" if gateway else ""
     where = f"{hop.address}{through}"
     if isinstance(error, paramiko.BadHostKeyException):
@@ -137,9 +179,8 @@ def _failure(name: str, hop: Hop, pinned: HostKey, gateway: fabric.Connection | 
         return HostKeyMismatch(
             f"{where}: expected the pinned host key {pinned.fingerprint} ({pinned.type}), "
             f"got {got.fingerprint} ({got.type}): the board was installed anew, or it is another machine. "
-            "Compare on the board: "
-            "ssh-keygen -l -f /etc/ssh/ssh_host_ed25519_key.pub. If it is right: "
-            f"orchestrator devices add --replace {name}"
+            "Compare there: ssh-keygen -l -f /etc/ssh/ssh_host_ed25519_key.pub. "
+            f"If it is right: {renew}"
         )
     if isinstance(error, paramiko.AuthenticationException) and "timeout" not in str(error).lower():
         return _refused(where, hop)

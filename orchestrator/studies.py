@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from orchestrator.document import NO_ENERGY, SCHEMA
+from orchestrator.document import NO_ENERGY
 from orchestrator.schemas.search import Entry, SearchDocument
+from orchestrator.schemas.strict import SCHEMA
 from orchestrator.schemas.studies import (
     Result,
     StudiesList,
@@ -72,7 +74,7 @@ def remove_study(store: Store, name: str) -> StudyRemoved:
     """
     removed = store.delete_study(name)
     freed = _remove_file(store.folder / "logs" / f"{name}.log") if _is_plain(name) else Freed(0, 0)
-    folder = recipe_folder(store, name)
+    folder = bundle_folder(store, name)
     if folder is not None:
         sizes = [file.lstat().st_size for file in folder.rglob("*") if not file.is_dir()]
         shutil.rmtree(folder)
@@ -84,7 +86,7 @@ def remove_study(store: Store, name: str) -> StudyRemoved:
 def summary(store: Store, record: StudyRecord, trials: tuple[TrialRecord, ...]) -> StudySummary:
     """Return a study in short."""
     counts = Counter(trial.state for trial in trials)
-    document, folder = final_document(record), recipe_folder(store, record.name)
+    document, folder = final_document(record), bundle_folder(store, record.name)
     found: StudySummary = {
         "name": record.name,
         "status": record.status.value,
@@ -148,7 +150,7 @@ def entry_of(point: Point, metric: str) -> Entry:
     return entry
 
 
-def recipe_folder(store: Store, study: str) -> Path | None:
+def bundle_folder(store: Store, study: str) -> Path | None:
     """Return the folder of a study's bundle, or None when there is none."""
     folder = store.folder / "recipes" / study
     return folder if _is_plain(study) and folder.is_dir() else None
@@ -163,8 +165,6 @@ class Freed:
 
 
 def _trial(view: StudyView, trial: TrialRecord, point: Point | None) -> TrialDocument:
-    import json
-
     return {
         "trial": trial.number,
         "name": trial.label,

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -40,6 +40,7 @@ from orchestrator.store.records import (
 from orchestrator.store.store import Store
 from orchestrator.units import Budget, parse_budget, parse_seconds
 from orchestrator.workbench import Workbench, open_workbench
+from profilers.statistics import LatencySummary, summarise
 from search.candidate import Candidate
 from search.goal import Goal, pareto_front
 
@@ -64,6 +65,23 @@ class Outcome:
     """Candidate id -> metrics on the test split."""
     wall_s: float
     interrupted: bool
+
+    def latency_of(self, found: Found) -> LatencySummary:
+        """Return the latency that counts: of the confirmation where there was one, else of the search."""
+        sessions: Sequence[tuple[int, ...]] = self.verdict.sessions.get(found.candidate.id) or ()
+        if sessions:
+            return summarise(sessions, self.bench.config.latency_stat)
+        if found.latency is None:
+            raise ValueError(f"candidate {found.candidate.id} was not measured")
+        return found.latency
+
+    def budget_s(self) -> float | None:
+        """Return the latency limit in seconds; a share is taken of the baseline's confirmed latency."""
+        if self.budget is None or self.budget.needs is None:
+            return self.budget.absolute if self.budget else None
+        base = next(f for f in self.loop.found.values()
+                    if f.role is TrialRole.BASELINE and f.name == self.budget.needs)
+        return self.budget.resolve(self.latency_of(base).value(self.bench.config.latency_stat))
 
     def front(self) -> list[Found]:
         """Return the candidates that no other beats in latency and objective, fastest first."""
@@ -176,7 +194,7 @@ class StudyRun:
                 name=self._config.study, seed=self._config.seed, config=config, model_digest=prepared.model_digest,
                 space=space, tool_versions=dict(prepared.versions)))
         outputs = {"float_model": prepared.float_model, "statistics": prepared.statistics,
-                   "reference_outputs": prepared.reference_outputs,
+                   **({"reference_outputs": prepared.reference.outputs} if prepared.reference else {}),
                    **{f"split:{name}": blob for name, blob in prepared.splits.items()}}
         key = digest_of({"model": prepared.model_digest, "outputs": dict(outputs), "tools": dict(prepared.versions)})
         self._store.put_step(study.id, StepRecord(key, "prepare", outputs, dict(prepared.versions)))

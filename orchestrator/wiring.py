@@ -15,6 +15,7 @@ from device_farm.probe import probe_board
 from device_farm.runtime import RUNTIMES, plan_runtime
 from device_farm.setup import host_runtime, runtime_folder
 from device_farm.ssh import SSHTransport
+from device_farm.transport import Transport
 from orchestrator.bench import BoardRunner
 from profilers.agent_build import build_agent
 from profilers.runner import AgentRunner, RuntimePlace
@@ -67,6 +68,11 @@ def _ssh(entry: BoardEntry, store_folder: Path, agent: Path) -> AgentRunner:
 
 _TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path], BoardRunner]] = {
     "local": _local, "sim": _sim, "ssh": _ssh}
+
+
+def transport_of(entry: BoardEntry) -> Transport:
+    """Return the way to a board; it connects at first use. The simulated board is on this machine."""
+    return SSHTransport(entry) if entry.transport == "ssh" else LocalTransport(entry.name)
 
 
 def host_runtime_place(name: str, store_folder: Path, version: str | None = None) -> RuntimePlace:

@@ -20,20 +20,28 @@ from orchestrator.config import StudyConfig, parse_accuracy
 from orchestrator.executor import HostPool
 from orchestrator.progress import Progress
 from orchestrator.store.store import Store
-from profilers.accuracy import EvaluationInputs, run_reference
+from profilers.accuracy import EvaluationInputs, evaluate, run_reference
 from profilers.measurement import MeasureSettings
 from recipes.artifact import Artifact
 from recipes.compilers.tflite.build import BuildInputs
+from recipes.compilers.tflite.compare import (
+    METRIC_SETTLED,
+    SETTLED,
+    Suspect,
+    differing_metrics,
+    find_difference,
+    worst_output,
+)
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import LayerMap, map_layers
-from recipes.errors import ConversionMismatch
+from recipes.errors import ConversionMismatch, ModelError
 from recipes.models.prepare import Prepared, prepare
-from recipes.models.source import parse_data, parse_model
+from recipes.models.source import Reference, parse_data, parse_model
+from recipes.target import Target
+from search.errors import InfeasibleCandidate
 
 T = TypeVar("T")
 WORKERS = 2
-SETTLED = 1e-4
-"""Largest difference, as a share of the output's range, between PyTorch and the converted float32 model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class Workbench:
     @property
     def objective(self) -> str:
         """The metric that counts: the first one."""
-        return next(iter(self.prepared.reference_metrics))
+        return self.prepared.metric_names[0]
 
 
 @contextmanager
@@ -86,19 +94,19 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
                   MeasureSettings(threads=config.threads), f"{socket.gethostname()}:{store.folder}/{board.name}",
                   notice=progress.note)
     try:
+        progress.phase(f"importing {config.model}")
+        prepared = _ran(pool.submit(prepare, model, data, store.blobs.root), model)
         with bench:
-            progress.phase(f"importing {config.model}")
-            prepared = result_of(pool.submit(prepare, model, data, store.blobs.root))
             runner = bench.runner
             target = wiring.target_of(runner.facts, runner.runtime_name, runner.runtime_version)
             place = wiring.host_runtime_place(runner.runtime_name, store.folder, runner.runtime_version)
-            evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, tuple(prepared.reference_metrics),
+            evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, prepared.metric_names,
                                          place, agent, parse_accuracy(config.accuracy))
-            progress.phase("comparing the converted model with PyTorch")
-            _check_conversion(store, pool, prepared, evaluator, config.model)
+            layers = _map_layers(store, prepared, target, model)
+            progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
+            _check_conversion(pool, store, prepared, evaluator, model)
             yield Workbench(
-                store, config, board, bench, pool, prepared,
-                map_layers(read_graph(store.blobs.path(prepared.float_model)), target),
+                store, config, board, bench, pool, prepared, layers,
                 BuildInputs(store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports, target,
                             config.io),
                 evaluator, runner.runtime_version,
@@ -107,20 +115,56 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
         pool.shutdown()
 
 
-def _check_conversion(store: Store, pool: HostPool, prepared: Prepared, evaluator: EvaluationInputs,
-                      model: str) -> None:
-    """Compare the converted float32 model with PyTorch on the calibration inputs. Raises ConversionMismatch."""
-    artifact = Artifact.of(store.blobs.path(prepared.float_model))
-    outputs = result_of(pool.submit(run_reference, evaluator, artifact, prepared.ports, "calibration"))
-    with np.load(store.blobs.path(prepared.reference_outputs)) as expected:
-        for index, got in enumerate(outputs):
-            wanted = expected[f"o{index}"]
-            span = float(wanted.max() - wanted.min()) or 1.0
-            worst = float(np.abs(got - wanted).max()) / span
-            if not worst <= SETTLED:
-                raise ConversionMismatch(
-                    f"{model}: the converted float32 model differs from PyTorch in output {index} by {worst:.2g} of "
-                    f"its range on the calibration inputs; at most {SETTLED:g} is allowed")
+def _check_conversion(pool: HostPool, store: Store, prepared: Prepared, evaluator: EvaluationInputs,
+                      model: Reference) -> None:
+    """Compare the converted float32 model with PyTorch: its outputs, then its metrics.
+
+    A model that was given as .tflite is its own reference: it must run, and its metrics be finite.
+
+    Raises:
+        ConversionMismatch: naming the first layer that differs.
+        ModelError: the runtime does not execute the model.
+    """
+    reference, artifact = prepared.reference, Artifact.of(store.blobs.path(prepared.float_model))
+    if reference is None:
+        _ran(pool.submit(evaluate, evaluator, artifact, prepared.ports, "validation"), model)
+        return
+
+    def mismatch(what: str, split: str, example: int | None) -> ConversionMismatch:
+        suspect = Suspect(model, reference.positional, store.blobs.root, prepared.float_model, prepared.ports,
+                          prepared.splits[split])
+        found = _ran(pool.submit(find_difference, suspect, example), model)
+        where = f"the first layer that differs is {found.layer!r} ({found.kind})" if found is not None else (
+            "LiteRT's plain kernels compute every layer as PyTorch does, so it is the metric that is not the same "
+            "twice, or this runtime's accelerated kernels")
+        return ConversionMismatch(f"{model.text}: the converted float32 model differs from PyTorch {what}; {where}")
+
+    outputs = _ran(pool.submit(run_reference, evaluator, artifact, prepared.ports, "calibration"), model)
+    with np.load(store.blobs.path(reference.outputs)) as expected:
+        worst = worst_output([expected[f"o{i}"] for i in range(len(expected.files))], outputs)
+    if not worst.deviation <= SETTLED:
+        raise mismatch(f"in output {worst.output} by {worst.deviation:.2g} of its range on the calibration inputs; at "
+                       f"most {SETTLED:g} is allowed", "calibration", worst.example)
+    metrics, _ = _ran(pool.submit(evaluate, evaluator, artifact, prepared.ports, "validation"), model)
+    far = differing_metrics(reference.metrics, metrics)
+    if far is not None:
+        raise mismatch(f"on the validation split: {far}; at most {METRIC_SETTLED:g} is allowed", "validation", None)
+
+
+def _ran(future: Future[T], model: Reference) -> T:
+    """Wait for work on the user's own model: what is infeasible then is the model. Raises ModelError."""
+    try:
+        return result_of(future)
+    except InfeasibleCandidate as error:
+        raise ModelError(f"{model.text}: {error}") from error
+
+
+def _map_layers(store: Store, prepared: Prepared, target: Target, model: Reference) -> LayerMap:
+    """Derive the search space. Raises ModelError when there is nothing to search, or too much."""
+    try:
+        return map_layers(read_graph(store.blobs.path(prepared.float_model)), target)
+    except ValueError as error:
+        raise ModelError(f"{model.text}: {error}") from error
 
 
 def result_of(future: Future[T]) -> T:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from recipes.errors import DataError, ModelError
 
@@ -21,8 +23,22 @@ def foreign(what: str, error: type[ModelError] | type[DataError]) -> Iterator[No
         yield
     except (ModelError, DataError):
         raise
-    except Exception as cause:  # noqa: BLE001 - foreign code may raise anything; it is reported, chained
-        frame = traceback.extract_tb(cause.__traceback__)[-1]
+    except (Exception, SystemExit) as cause:  # noqa: BLE001 - foreign code may raise anything; it is reported, chained
         reason = (str(cause).strip().splitlines() or ["no message"])[0]
-        raise error(f"{what} failed with {type(cause).__name__}: {reason} "
-                    f"({frame.filename}:{frame.lineno})") from cause
+        raise error(f"{what} failed with {type(cause).__name__}: {reason} ({_place(cause)})") from cause
+
+
+def _place(cause: BaseException) -> str:
+    """Return file and line: of a syntax error, else of the last frame that is no library's, else the last."""
+    if isinstance(cause, SyntaxError) and cause.filename:
+        return f"{cause.filename}:{cause.lineno}"
+    frames = traceback.extract_tb(cause.__traceback__)[1:] or traceback.extract_tb(cause.__traceback__)
+    theirs = [f for f in frames if not f.filename.startswith("<") and not _is_library(Path(f.filename))]
+    frame = (theirs or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def _is_library(file: Path) -> bool:
+    """Tell whether a file is of an installed package, of Python, or ours."""
+    ours = Path(__file__).parent
+    return any(file.is_relative_to(folder) for folder in (ours, sys.prefix, sys.base_prefix))

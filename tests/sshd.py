@@ -61,6 +61,19 @@ class Sshd:
                 os.kill(int(child), signal.SIGKILL)
             os.kill(pid, signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Stop every connection's process meanwhile: nothing is refused, closed or answered."""
+        pids = self.sessions()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """End the server and its connections."""
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
@@ -79,19 +92,16 @@ def running_sshd(folder: Path, *, mounts: str = "") -> Iterator[Sshd]:
             board's folder. They need root or unprivileged user namespaces.
     """
     sshd = _needed("sshd", "openssh-server")
-    keygen = _needed("ssh-keygen", "openssh-client")
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     root = folder / "board"
     root.mkdir()
     for name in ("host", "client"):
-        subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name)], check=True)
+        new_key(folder / name)
     shutil.copy(folder / "client.pub", folder / "authorized_keys")
     if os.geteuid() == 0:  # sshd insists on this folder when root starts it
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     (folder / "sshd_config").write_text(_CONFIG.format(folder=folder, port=port))
     command = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
     if mounts:
@@ -130,6 +140,28 @@ MaxSessions 64
 SetEnv SHLVL=1
 """
 # SHLVL: bash leaves out the ~/.bashrc of whoever runs the tests, which may take 100 ms for each command.
+
+
+def new_key(path: Path, *, kind: str = "ed25519", locked_by: str = "") -> str:
+    """Make a key pair and return the public key."""
+    keygen = _needed("ssh-keygen", "openssh-client")
+    subprocess.run([keygen, "-q", "-t", kind, "-N", locked_by, "-C", "", "-f", str(path)], check=True)
+    return path.with_name(f"{path.name}.pub").read_text().strip()
+
+
+def fingerprint(public_key: Path) -> str:
+    """Return what ssh-keygen calls a key: `SHA256:...`."""
+    keygen = _needed("ssh-keygen", "openssh-client")
+    done = subprocess.run([keygen, "-l", "-f", str(public_key)], check=True, capture_output=True, text=True)
+    return done.stdout.split()[1]
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def _needed(program: str, package: str) -> str:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from orchestrator.cli import search
+from orchestrator.cli import devices, init, search
 
 app = typer.Typer(
     name="orchestrator", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -14,6 +14,8 @@ app = typer.Typer(
     help="Find per-layer bit-widths for a trained network by measuring candidates on your own board.",
     epilog="Exit codes: 0 goal met, 1 not met, 2 usage or configuration, 3 infrastructure, 130 interrupted.")
 app.command("search")(search.search)
+app.command("init")(init.init)
+app.add_typer(devices.app, name="devices")
 
 
 @app.callback()

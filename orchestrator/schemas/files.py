@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from orchestrator.schemas.devices import DeviceAdded, DeviceChecked, DeviceRemoved, DeviceSetUp, DevicesList
 from orchestrator.schemas.doctor import DoctorDocument
 from orchestrator.schemas.recipes import RecipeExported, RecipesList
 from orchestrator.schemas.search import SearchDocument
@@ -24,6 +25,11 @@ DOCUMENTS: Mapping[str, Any] = {
     "studies-rm": StudyRemoved,
     "recipes-list": RecipesList,
     "recipes-export": RecipeExported,
+    "devices-list": DevicesList,
+    "devices-add": DeviceAdded,
+    "devices-check": DeviceChecked,
+    "devices-setup": DeviceSetUp,
+    "devices-remove": DeviceRemoved,
     "doctor": DoctorDocument,
 }
 """Verb -> its document; docs/schemas/VERB.schema.json describes it."""

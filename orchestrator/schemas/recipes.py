@@ -46,3 +46,28 @@ class RecipeExported(TypedDict):
     output: str
     files: int
     size_bytes: int
+
+
+@strict
+class VerifiedCheck(TypedDict):
+    """One thing that was compared."""
+
+    name: str
+    """A file, or `source -> file` for a rebuild."""
+    ok: bool
+    detail: str
+    expected: str | None
+    """SHA-256."""
+    got: str | None
+    """SHA-256."""
+
+
+@strict
+class RecipeVerified(TypedDict):
+    """`orchestrator recipes verify`."""
+
+    schema: Literal[1]
+    bundle: str
+    ok: bool
+    """Every check is."""
+    checks: list[VerifiedCheck]

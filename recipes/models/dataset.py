@@ -15,6 +15,7 @@ from recipes.models.source import Reference, load_callable
 from recipes.ports import Array
 
 KEYS = ("calibration", "validation", "test", "train", "metrics")
+INT32 = np.iinfo(np.int32)
 Metric = Callable[[Any, Array], float]
 
 
@@ -89,7 +90,7 @@ def check_data(found: Any, where: str) -> Dataset:
     if not isinstance(found, Mapping):
         raise DataError(f"{where} returned {type(found).__name__}; expected a mapping with the keys "
                         "calibration, validation and test")
-    unknown = sorted(set(found) - set(KEYS))
+    unknown = sorted(str(key) for key in set(found) - set(KEYS))
     missing = [key for key in KEYS[:3] if key not in found]
     if unknown or missing:
         raise DataError(f"{where}: expected the keys {', '.join(KEYS[:3])} and optionally train, metrics; "
@@ -117,6 +118,9 @@ def check_data(found: Any, where: str) -> Dataset:
             if array.shape[1:] != first[argument].shape[1:]:
                 raise DataError(f"{where}: {name}: input {argument!r} has the shape {array.shape[1:]} per example, "
                                 f"calibration has {first[argument].shape[1:]}; shapes must be fixed")
+            if array.dtype.kind != first[argument].dtype.kind:
+                raise DataError(f"{where}: {name}: input {argument!r} is {array.dtype}, in calibration it is "
+                                f"{first[argument].dtype}; expected the same type in every split")
     return Dataset(splits, _metrics(found.get("metrics"), where), positional)
 
 
@@ -130,44 +134,59 @@ def _inputs(value: Any, where: str) -> dict[str, Array]:
         raise DataError(f"{where}: the inputs have different lengths: {lengths}")
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataError(f"{where}: input {name!r} has values that are not finite")
+            first = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+            raise DataError(f"{where}: input {name!r} has values that are not finite (first in example {first})")
+        if array.dtype.kind in "iu" and (array.min() < INT32.min or array.max() > INT32.max):
+            raise DataError(f"{where}: input {name!r} has integers from {array.min()} to {array.max()}; expected "
+                            "what fits in 32 bits")
     return arrays
 
 
 def _array(value: Any, where: str) -> Array:
-    """Take a numpy array, a torch tensor or a sequence; float64 becomes float32."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    array = np.asarray(value)
-    if array.dtype == object or array.dtype.kind not in "fiub":
-        raise DataError(f"{where}: expected numbers, got {type(value).__name__} of {array.dtype}")
-    if array.ndim == 0 or len(array) == 0:
+    """Take a numpy array, a torch tensor or a sequence; floats of another width become float32."""
+    array = np.empty(0)
+    with foreign(f"{where}: reading {type(value).__name__} as an array", DataError):
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = (value.float() if value.is_floating_point() else value).numpy()
+        array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{where}: expected an array of numbers (N, ...), got {type(value).__name__} of {array.dtype}")
+    if array.ndim == 0 or array.size == 0:
         raise DataError(f"{where}: the split is empty (shape {array.shape}); expected (N, ...) with N >= 1")
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def _metrics(value: Any, where: str) -> dict[str, Metric]:
     if value is None:
         return {"top1": top1}
-    metrics = dict(value) if isinstance(value, Mapping) else {getattr(value, "__name__", "metric"): value}
-    wrong = [str(name) for name, metric in metrics.items() if not callable(metric)]
-    if wrong or not metrics:
-        raise DataError(f"{where}: metrics: expected a callable or a mapping name -> callable; "
-                        f"not callable: {', '.join(wrong) or 'the mapping is empty'}")
-    return {str(name): metric for name, metric in metrics.items()}
+    if callable(value):
+        name = getattr(value, "__name__", "metric")
+        value = {name if name.isidentifier() else "metric": value}
+    if not isinstance(value, Mapping) or not value:
+        raise DataError(f"{where}: metrics: expected a callable (outputs, targets) -> float or a mapping name -> "
+                        f"callable, got {'an empty mapping' if isinstance(value, Mapping) else type(value).__name__}")
+    for name, metric in value.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise DataError(f"{where}: metrics: expected names such as recall_6, got {name!r}")
+        if not callable(metric):
+            raise DataError(f"{where}: metrics: {name}: expected a callable (outputs, targets) -> float, got "
+                            f"{type(metric).__name__}")
+        if name == "top1" and metric is not top1:
+            raise DataError(f"{where}: metrics: the name top1 is that of the built-in metric: choose another")
+    return dict(value)
 
 
 def apply_metrics(metrics: Mapping[str, Metric], outputs: tuple[Array, ...], targets: Array) -> dict[str, float]:
     """Evaluate every metric; one output is passed as an array, several as a tuple.
 
     Raises:
-        DataError: when a metric fails or returns no finite number, or labels do not fit top-1.
+        DataError: when a metric fails or returns no finite number.
     """
     given: Any = outputs[0] if len(outputs) == 1 else outputs
+    check_labels(metrics, outputs[0].shape, targets, "the data")
     values: dict[str, float] = {}
     for name, metric in metrics.items():
-        if metric is top1:
-            _check_labels(outputs[0], targets)
         value: Any = None
         with foreign(f"the metric {name!r}", DataError):
             value = float(metric(given, targets))
@@ -177,11 +196,25 @@ def apply_metrics(metrics: Mapping[str, Metric], outputs: tuple[Array, ...], tar
     return values
 
 
-def _check_labels(scores: Array, targets: Array) -> None:
-    if scores.ndim != 2 or targets.ndim != 1 or targets.dtype.kind not in "iu":
-        raise DataError(f"top-1 needs outputs (N, classes) and integer targets (N,), got {scores.shape} and "
-                        f"{targets.dtype} {targets.shape}; give `metrics` of your own")
-    classes = scores.shape[1]
+def check_labels(metrics: Mapping[str, Metric], shape: tuple[int, ...], targets: Array, where: str) -> None:
+    """Find labels that do not fit the model, where top-1 is among the metrics.
+
+    Args:
+        metrics: of the data.
+        shape: of the first output, (N, classes).
+        targets: (N,) integers.
+        where: the split, for the message.
+
+    Raises:
+        DataError: naming what was expected and found.
+    """
+    if top1 not in metrics.values():
+        return
+    if len(shape) != 2 or targets.ndim != 1 or targets.dtype.kind not in "iu":
+        raise DataError(f"{where}: top-1 needs outputs (N, classes) and integer targets (N,), got outputs "
+                        f"(N, {', '.join(map(str, shape[1:]))}) and targets {targets.dtype} {targets.shape}; give "
+                        "`metrics` of your own")
+    classes = shape[1]
     if targets.min() < 0 or targets.max() >= classes:
-        raise DataError(f"labels out of range: the model has {classes} classes (0 to {classes - 1}), the targets "
-                        f"run from {targets.min()} to {targets.max()}")
+        raise DataError(f"{where}: labels out of range: the model has {classes} classes (0 to {classes - 1}), the "
+                        f"targets run from {targets.min()} to {targets.max()}")

@@ -1,39 +1,34 @@
-"""The first steps of the build chain, in a worker: import, convert, compare, calibrate."""
+"""The first steps of the build chain, in a worker: import, convert, calibrate."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from recipes.blobs import BlobStore
 from recipes.boundary import foreign
 from recipes.compilers.tflite.calibrate import calibrate
-from recipes.compilers.tflite.convert import convert, flatten
-from recipes.errors import DataError
-from recipes.models.dataset import Dataset, Split, apply_metrics, load_data
-from recipes.models.source import Reference, load_network
+from recipes.compilers.tflite.convert import convert
+from recipes.compilers.tflite.given import check_inputs, read_float_model, value_count
+from recipes.errors import DataError, ModelError
+from recipes.models.dataset import Dataset, apply_metrics, check_labels, load_data
+from recipes.models.network import check_repeatable, load_network, parameter_count, run
+from recipes.models.source import Reference
 from recipes.ports import Array, Ports
 
-if TYPE_CHECKING:
-    import torch
-
-BATCH = 64
+TOOLS = ("torch", "litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What later steps need, by digest: nothing of the user's code is loaded again but the metrics."""
 
-    model_digest: str
-    """Of the exported program: its graph and its weights."""
     float_model: str
     """Blob: the float .tflite model."""
     statistics: str
@@ -42,12 +37,39 @@ class Prepared:
     splits: Mapping[str, str]
     """Split name -> blob."""
     examples: Mapping[str, int]
-    reference_outputs: str
-    """Blob (.npz `o0`, ...): what PyTorch computes on the calibration inputs."""
-    reference_metrics: Mapping[str, float]
-    """PyTorch's own metrics on the validation split; the first is the objective."""
+    metric_names: tuple[str, ...]
+    """The first is the objective."""
+    reference: PyTorchReference | None
+    """None for a float .tflite model: it is its own reference."""
     parameters: int
     versions: Mapping[str, str]
+
+    @property
+    def model_digest(self) -> str:
+        """Tells models apart: the converted model holds the graph and every weight, and is the same every time."""
+        return self.float_model
+
+
+@dataclass(frozen=True, slots=True)
+class PyTorchReference:
+    """What the network computes in PyTorch: the converted model must compute it too."""
+
+    outputs: str
+    """Blob (.npz `o0`, ...): on the calibration inputs."""
+    metrics: Mapping[str, float]
+    """On the validation split."""
+    positional: bool
+    """The inputs are passed by position and not by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Imported:
+    """A float model, and what is known of it besides."""
+
+    model: bytes
+    ports: Ports
+    reference: PyTorchReference | None
+    parameters: int
 
 
 def prepare(model: Reference, data: Reference, blob_folder: Path) -> Prepared:
@@ -59,61 +81,55 @@ def prepare(model: Reference, data: Reference, blob_folder: Path) -> Prepared:
     """
     blobs = BlobStore(blob_folder)
     dataset = load_data(data)
-    network = load_network(model)
-    network.eval()
-    outputs = _run(network, dataset.splits["calibration"], dataset.positional)
-    metrics = _torch_metrics(network, dataset)
-    calibration = dataset.splits["calibration"]
-    example = {name: array[:1] for name, array in calibration.inputs.items()}
-    float_model, ports = convert(network, example, dataset.positional)
-    statistics = calibrate(float_model, ports, calibration.inputs)
+    imported = _import_tflite(model, dataset) if model.kind == "tflite" else _import_network(model, dataset, blobs)
+    with foreign(f"calibrating {model.text}", ModelError):
+        statistics = calibrate(imported.model, imported.ports, dataset.splits["calibration"].inputs)
     kept = {name: split for name, split in dataset.splits.items() if name != "train"}
     return Prepared(
-        model_digest=_digest(network), float_model=blobs.put_bytes(float_model).sha256,
-        statistics=blobs.put_bytes(statistics).sha256, ports=ports,
-        splits={name: blobs.put_bytes(split.to_bytes()).sha256 for name, split in kept.items()},
-        examples={name: split.examples for name, split in kept.items()},
-        reference_outputs=blobs.put_bytes(_npz(outputs)).sha256, reference_metrics=metrics,
-        parameters=sum(p.numel() for p in network.parameters()),
-        versions={name: version(name) for name in
-                  ("torch", "litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert")})
+        float_model=blobs.put_bytes(imported.model).sha256, statistics=blobs.put_bytes(statistics).sha256,
+        ports=imported.ports, splits={name: blobs.put_bytes(split.to_bytes()).sha256 for name, split in kept.items()},
+        examples={name: split.examples for name, split in kept.items()}, metric_names=tuple(dataset.metrics),
+        reference=imported.reference, parameters=imported.parameters, versions={name: version(name) for name in TOOLS})
 
 
-def _run(network: torch.nn.Module, split: Split, positional: bool) -> tuple[Array, ...]:
-    """Run PyTorch on a split, one example at a time where a batch is refused; outputs (N, ...)."""
-    import torch
+def _import_network(reference: Reference, dataset: Dataset, blobs: BlobStore) -> _Imported:
+    """Run a network in PyTorch, then convert it."""
+    network = load_network(reference)
+    positional, calibration = dataset.positional, dataset.splits["calibration"].inputs
+    outputs = run(network, calibration, positional, "the calibration inputs")
+    check_repeatable(network, calibration, positional, outputs, reference.text)
+    _check_targets(dataset, outputs[0].shape)
+    validation = run(network, dataset.splits["validation"].inputs, positional, "the validation inputs")
+    if any(array.dtype.kind in "iu" for array in calibration.values()):
+        run(network, dataset.splits["test"].inputs, positional, "the test inputs")  # an index may be out of range
+    metrics = apply_metrics(dataset.metrics, validation, _targets(dataset, "validation"))
+    example = {name: array[:1] for name, array in calibration.items()}
+    model, ports = convert(network, example, positional)
+    kept = PyTorchReference(blobs.put_bytes(_npz(outputs)).sha256, metrics, positional)
+    return _Imported(model, ports, kept, parameter_count(network))
 
-    pieces: list[tuple[Array, ...]] = []
-    with torch.no_grad():
-        for start in range(0, split.examples, BATCH):
-            tensors = {n: torch.from_numpy(np.ascontiguousarray(a[start:start + BATCH]))
-                       for n, a in split.inputs.items()}
-            with foreign(f"running the model on inputs of the shapes "
-                         f"{ {n: tuple(t.shape) for n, t in tensors.items()} }", DataError):
-                result = network(*tensors.values()) if positional else network(**tensors)
-            pieces.append(tuple(t.float().numpy() for t in flatten(result)))
-    return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
+
+def _import_tflite(reference: Reference, dataset: Dataset) -> _Imported:
+    """Take a float .tflite model as it is; the data have its own layout."""
+    model = Path(reference.target).read_bytes()
+    calibration = dataset.splits["calibration"].inputs
+    ports = read_float_model(model, reference.text, tuple(calibration), dataset.positional)
+    check_inputs(ports, {name: (array.shape, array.dtype) for name, array in calibration.items()})
+    _check_targets(dataset, ports.outputs[0].shape)
+    return _Imported(model, ports, None, value_count(model))
 
 
-def _torch_metrics(network: torch.nn.Module, dataset: Dataset) -> dict[str, float]:
-    split = dataset.splits["validation"]
-    if split.targets is None:
-        raise DataError("validation: the targets are missing")
+def _check_targets(dataset: Dataset, shape: tuple[int, ...]) -> None:
+    """Find labels out of range in any split before anything is built."""
     for name in ("validation", "test"):
-        _check_outputs(network, dataset, name)
-    return apply_metrics(dataset.metrics, _run(network, split, dataset.positional), split.targets)
+        check_labels(dataset.metrics, shape, _targets(dataset, name), name)
 
 
-def _check_outputs(network: torch.nn.Module, dataset: Dataset, name: str) -> None:
-    """Find labels out of range in either split before anything is built."""
-    split = dataset.splits[name]
-    if split.targets is None:
+def _targets(dataset: Dataset, name: str) -> Array:
+    targets = dataset.splits[name].targets
+    if targets is None:
         raise DataError(f"{name}: the targets are missing")
-    few = Split({n: a[:1] for n, a in split.inputs.items()}, None)
-    outputs = _run(network, few, dataset.positional)
-    spread = tuple(np.repeat(o, split.examples, axis=0) for o in outputs)
-    if "top1" in dataset.metrics:
-        apply_metrics({"top1": dataset.metrics["top1"]}, spread, split.targets)
+    return targets
 
 
 def _npz(outputs: tuple[Array, ...]) -> bytes:
@@ -121,13 +137,3 @@ def _npz(outputs: tuple[Array, ...]) -> bytes:
     arrays: dict[str, Any] = {f"o{i}": o for i, o in enumerate(outputs)}
     np.savez(buffer, **arrays)
     return buffer.getvalue()
-
-
-def _digest(network: torch.nn.Module) -> str:
-    """Hash a network's structure and every parameter and buffer."""
-    found = hashlib.sha256(json.dumps([str(network)]).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        found.update(name.encode() + str(tensor.dtype).encode() + str(tuple(tensor.shape)).encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
-

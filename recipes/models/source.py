@@ -8,13 +8,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from recipes.boundary import foreign
 from recipes.errors import DataError, ModelError
-
-if TYPE_CHECKING:
-    import torch
 
 DEMOS = ("residual", "separable", "transformer")
 OUR_PACKAGES = ("orchestrator", "search", "device_farm", "profilers", "recipes")
@@ -84,46 +82,59 @@ def _factory(text: str, base: Path, option: str, error: type[ModelError] | type[
 
 def load_callable(reference: Reference, error: type[ModelError] | type[DataError]) -> Callable[[], Any]:
     """Import the user's factory. Runs user code: only in a worker process. Raises `error`."""
-    if reference.folder and reference.folder not in sys.path:
-        sys.path.append(reference.folder)
-    if reference.kind == "file":
-        name = f"_user_{Path(reference.target).stem}"
-        module = sys.modules.get(name)
-        if module is None or module.__file__ != reference.target:
-            spec = importlib.util.spec_from_file_location(name, reference.target)
-            if spec is None or spec.loader is None:
-                raise error(f"{reference.target} is not a Python file")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            with foreign(f"importing {reference.target}", error):
-                spec.loader.exec_module(module)
-    else:
+    _look_first_in(reference.folder)
+    try:
         with foreign(f"importing {reference.target}", error):
-            module = importlib.import_module(reference.target)
+            module = _import_file(reference.target) if reference.kind == "file" \
+                else importlib.import_module(reference.target)
+    except error as problem:
+        hint = _hint(reference, problem.__cause__)
+        if hint is None:
+            raise
+        raise error(f"{problem}; {hint}") from problem.__cause__
     factory = getattr(module, reference.factory, None)
     if not callable(factory):
-        names = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        names = sorted(n for n, v in vars(module).items()
+                       if callable(v) and not n.startswith("_") and getattr(v, "__module__", "") == module.__name__)
         raise error(f"{reference.text!r}: {reference.target} has no callable {reference.factory!r}; it has: "
                     f"{', '.join(names) or 'none'}")
     return factory  # type: ignore[no-any-return]
 
 
-def load_network(reference: Reference) -> torch.nn.Module:
-    """Make the network. Runs user code: only in a worker process. Raises ModelError."""
-    import torch
+def _look_first_in(folder: str) -> None:
+    """Let the user's folder come before installed packages, as for `python FILE`; our names stay ours."""
+    for name in OUR_PACKAGES:
+        importlib.import_module(name)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
-    if reference.kind == "demo":
-        from recipes.demo import networks
 
-        network: torch.nn.Module = getattr(networks, reference.target)()
-        return network
-    if reference.kind == "pt2":
-        with foreign(f"loading {reference.target}", ModelError):
-            return torch.export.load(reference.target).module(check_guards=False)
-    made = None
-    factory = load_callable(reference, ModelError)
-    with foreign(f"{reference.text}()", ModelError):
-        made = factory()
-    if not isinstance(made, torch.nn.Module):
-        raise ModelError(f"{reference.text}() returned {type(made).__name__}; expected a torch.nn.Module")
-    return made
+def _import_file(path: str) -> ModuleType:
+    name = f"_user_{Path(path).stem}"
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == path:
+        return known
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _hint(reference: Reference, cause: BaseException | None) -> str | None:
+    """Say what to do where an import failed because a module is hidden or looked for elsewhere."""
+    if isinstance(cause, (ImportError, AttributeError)):
+        folder = Path(reference.folder)
+        hidden = [p for n in OUR_PACKAGES for p in (folder / f"{n}.py", folder / n)
+                  if p.exists() and str(p) != reference.target and n in str(cause)]
+        if hidden:
+            return f"your {hidden[0]} is hidden by this tool's own package {hidden[0].stem!r}: rename it"
+    if isinstance(cause, ModuleNotFoundError):
+        return f"modules are looked for in {reference.folder} and among the installed packages of {sys.prefix}"
+    return None

@@ -5,53 +5,60 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from recipes.boundary import foreign
 from recipes.compilers.tflite.graph import Graph, Port, read_graph
+from recipes.compilers.tflite.movements import without_needless_movements
 from recipes.errors import ModelError
+from recipes.models.network import Network, call, flatten, tensors, watched
 from recipes.ports import Array, Ports, PortSpec
 
 if TYPE_CHECKING:
     import torch
 
 
-def convert(network: torch.nn.Module, example: Mapping[str, Array], positional: bool) -> tuple[bytes, Ports]:
+def convert(network: Network, example: Mapping[str, Array], positional: bool) -> tuple[bytes, Ports]:
     """Convert a network to a float .tflite model with a batch of one.
 
     Args:
-        network: in any mode; converted in evaluation mode, with contiguous parameters (from
-            channels_last parameters litert-torch merges different weight tensors).
+        network: see `load_network`; its parameters are contiguous.
         example: argument name -> array (1, ...) in the network's own layout.
         positional: pass the arrays by position and not by name.
 
     Returns:
-        The model and its ports. 4-D inputs and outputs of a network with 2-D convolutions are
-        channels last in the model.
+        The model and its ports. Inputs and outputs of the rank that the network's convolutions work on
+        are channels last in the model.
 
     Raises:
-        ModelError: when the network does not export or convert.
+        ModelError: when the network does not run, export or convert.
     """
     import litert_torch
+
+    given, positional = network.arrange(tensors(example, 0, 1), positional)
+    with foreign("running the model on the first calibration input", ModelError):
+        outputs, ranks = _convolution_ranks(network, given, positional)
+    last_in = [tensor.ndim in ranks for tensor in given.values()]
+    last_out = [tensor.ndim in ranks for tensor in outputs]
+    module = artifact_module(network.module, None if positional else tuple(given), last_in, last_out)
+    sample = tuple(tensor.movedim(1, -1).contiguous() if last else tensor
+                   for tensor, last in zip(given.values(), last_in, strict=True))
+    with foreign("the conversion to tflite", ModelError):
+        data = without_needless_movements(bytes(litert_torch.convert(module, sample).model_content()))
+    return data, float_ports(read_graph(data), tuple(given), last_in, last_out)
+
+
+def _convolution_ranks(network: Network, given: Mapping[str, torch.Tensor],
+                       positional: bool) -> tuple[tuple[torch.Tensor, ...], set[int]]:
+    """Run the network; return its outputs and the ranks (3 to 5) of the tensors that it convolves."""
     import torch
 
-    network.eval()
-    with torch.no_grad():
-        for tensor in (*network.parameters(), *network.buffers()):
-            tensor.data = tensor.data.contiguous(memory_format=torch.contiguous_format)
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in example.items()}
-        with foreign("running the model on the first calibration input", ModelError):
-            outputs = flatten(network(*tensors.values()) if positional else network(**tensors))
-    spatial = any(isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)) for m in network.modules())
-    last_in = [spatial and t.ndim == 4 and t.is_floating_point() for t in tensors.values()]
-    last_out = [spatial and t.ndim == 4 for t in outputs]
-    module = artifact_module(network, None if positional else tuple(tensors), last_in, last_out).eval()
-    sample = tuple(t.permute(0, 2, 3, 1).contiguous() if last else t
-                   for t, last in zip(tensors.values(), last_in, strict=True))
-    with foreign("the conversion to tflite", ModelError):
-        data = bytes(litert_torch.convert(module, sample).model_content())
-    graph = read_graph(data)
-    return data, float_ports(graph, tuple(tensors), last_in, last_out)
+    ranks: set[int] = set()
+
+    def look(operator: Any, arguments: tuple[Any, ...], result: Any) -> None:
+        if operator is torch.ops.aten.convolution.default:
+            ranks.add(arguments[0].ndim)
+
+    with watched(look):
+        return call(network, given, positional), ranks
 
 
 def float_ports(graph: Graph, names: Sequence[str], last_in: Sequence[bool], last_out: Sequence[bool]) -> Ports:
@@ -74,22 +81,6 @@ def _port(graph: Graph, port: Port, source: str, last: bool) -> PortSpec:
     return PortSpec(port.name, port.position, source, t.shape, t.dtype.lower(), last)
 
 
-def flatten(outputs: Any) -> tuple[torch.Tensor, ...]:
-    """Return a network's outputs (a tensor, a sequence or a mapping) as a tuple of tensors.
-
-    Raises ModelError for anything else.
-    """
-    import torch
-
-    if isinstance(outputs, torch.Tensor):
-        return (outputs,)
-    values = list(outputs.values()) if isinstance(outputs, Mapping) else outputs
-    if isinstance(values, (list, tuple)) and values and all(isinstance(v, torch.Tensor) for v in values):
-        return tuple(values)
-    raise ModelError(f"the model returns {type(outputs).__name__}; expected a tensor, a tuple or a mapping "
-                     "of tensors")
-
-
 def artifact_module(network: torch.nn.Module, names: tuple[str, ...] | None, last_in: Sequence[bool],
                     last_out: Sequence[bool]) -> torch.nn.Module:
     """Wrap `network` (as the attribute `net`) so that chosen inputs and outputs are channels last."""
@@ -99,11 +90,12 @@ def artifact_module(network: torch.nn.Module, names: tuple[str, ...] | None, las
         def __init__(self) -> None:
             super().__init__()
             self.net = network
+            self.training = False
 
         def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            args = [a.permute(0, 3, 1, 2) if last else a for a, last in zip(arrays, last_in, strict=True)]
+            args = [a.movedim(-1, 1) if last else a for a, last in zip(arrays, last_in, strict=True)]
             result = self.net(*args) if names is None else self.net(**dict(zip(names, args, strict=True)))
-            return tuple(o.permute(0, 2, 3, 1) if last else o
+            return tuple(o.movedim(1, -1) if last else o
                          for o, last in zip(flatten(result), last_out, strict=True))
 
     return ArtifactModule()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,8 @@ from search.space import FLOAT32, Layer, LayerConfig, Scheme, SearchSpace
 MAX_LAYERS = 400
 WRAPPED = "net"
 """The attribute under which `convert.ArtifactModule` holds the user's network."""
+CONSTANT = "arith.constant"
+"""What the converter calls a constant that several operators share; the output then tells the layer."""
 SEGMENT = re.compile(r"^[\w.<>]+\.[A-Za-z]\w*$")
 KERNEL = re.compile(r"/torch\.nn\.modules\.(conv|linear)\.\w+$")
 LEAF = re.compile(r"(?:^|/)torch\.nn\.modules\.[a-z_]+\.[A-Z]\w*$")
@@ -44,7 +46,8 @@ class LayerMap:
         """Return the configuration of every operator, with the followers' rule applied.
 
         A follower runs static when the operator that writes its input does; at the model's input,
-        when all its readers do. Every other operator that is no variable stays float32.
+        when all its readers do; one that moves indices never does. Every other operator that is no
+        variable stays float32.
         """
         configs = {index: candidate.config_of[name] for index, name in self.layer_of.items()}
         for op in self.graph.operators:
@@ -54,6 +57,8 @@ class LayerMap:
         return configs
 
     def _follow(self, op: Operator, configs: Mapping[int, LayerConfig]) -> LayerConfig:
+        if self.graph.tensors[op.outputs[0]].dtype != "FLOAT32":
+            return FLOAT32
         sources = [self.graph.producer.get(t) for t in self.graph.activations(op)]
         if all(source is None for source in sources):
             readers = [r for t in op.outputs for r in self.graph.consumers.get(t, ())]
@@ -67,19 +72,23 @@ class LayerMap:
 
 
 def map_layers(graph: Graph, target: Target) -> LayerMap:
-    """Find the variables of a float graph for a target.
+    """Find the variables of a float graph for a target; operators that share weights are one.
 
     Raises ValueError when the network has nothing to choose, or too many layers.
     """
     names = _Names()
     members: dict[str, list[int]] = {}
     kinds: dict[str, str] = {}
+    leaves: dict[str, str] = {}
+    owners: dict[int, str] = {}
     for op in graph.operators:
-        path = module_path(graph, op)
-        if _has_weights(graph, op):
-            name = names.unique(path or op.kind.lower())
+        path, weight = module_path(graph, op), _weight_tensor(graph, op)
+        if weight is not None and weight in owners:
+            name = owners[weight]
+        elif weight is not None:
+            name = owners[weight] = names.unique(path or op.kind.lower())
         elif op.kind in ARITHMETIC:
-            name = _weightless_name(graph, op, path, names, members)
+            name = _weightless_name(graph, op, path, names, leaves)
         else:
             continue
         members.setdefault(name, []).append(op.index)
@@ -92,7 +101,7 @@ def map_layers(graph: Graph, target: Target) -> LayerMap:
         choices = tuple(sorted(shared, key=lambda c: c.sort_key))
         if len(choices) < 2 and not any(_has_weights(graph, op) for op in ops):
             continue
-        layers.append(Layer(name, kind, choices, sum(_weights(graph, op) for op in ops),
+        layers.append(Layer(name, kind, choices, _weights(graph, ops),
                             sum(macs(graph, op) for op in ops)))
     if not any(layer.weights for layer in layers):
         raise ValueError("the model has no convolution or linear layer with constant weights: nothing to search")
@@ -114,14 +123,12 @@ class _Names:
         return wanted if count == 0 else f"{wanted}.{count}"
 
 
-def _weightless_name(
-    graph: Graph, op: Operator, path: str, names: _Names, members: Mapping[str, list[int]]
-) -> str:
+def _weightless_name(graph: Graph, op: Operator, path: str, names: _Names, leaves: dict[str, str]) -> str:
     """Name an operator without weights; those of one leaf module (a LayerNorm) share a name."""
-    raw = _first_name(graph, op)
-    if LEAF.search(_module_of(raw)):
-        previous = [n for n, ops in members.items() if n == path]
-        return previous[0] if previous else names.unique(path)
+    if LEAF.search(_module_of(_first_name(graph, op))):
+        if path not in leaves:
+            leaves[path] = names.unique(path)
+        return leaves[path]
     return names.unique(f"{path}.{op.kind.lower()}" if path else op.kind.lower())
 
 
@@ -139,13 +146,15 @@ def module_path(graph: Graph, op: Operator) -> str:
     """Return the PyTorch module path of an operator, `` where its tensors do not tell.
 
     litert-torch names tensors `package.Class_attribute/.../package.Class_attribute;n`, and joins the
-    names of fused modules by `;;` (the convolution comes last). In other files the name is the path.
+    names of fused modules by `;;`: the first kernel is the layer itself, others made the same constant.
+    In other files the name is the path.
     """
     weight = _weight_tensor(graph, op)
     if weight is not None:
         pieces = [p for p in graph.tensors[weight].name.split(";") if "/" in p]
         kernels = [p for p in pieces if KERNEL.search(p)]
-        raw = (kernels or pieces or [graph.tensors[weight].name])[-1]
+        nameless = graph.tensors[weight].name.startswith(CONSTANT)
+        raw = _first_name(graph, op) if nameless else [*kernels, *reversed(pieces), graph.tensors[weight].name][0]
     else:
         raw = _first_name(graph, op)
     segments = [s for s in raw.split("/") if s]
@@ -166,9 +175,10 @@ def _has_weights(graph: Graph, op: Operator) -> bool:
     return _weight_tensor(graph, op) is not None
 
 
-def _weights(graph: Graph, op: Operator) -> int:
-    tensor = _weight_tensor(graph, op)
-    return graph.tensors[tensor].elements if tensor is not None else 0
+def _weights(graph: Graph, ops: Iterable[Operator]) -> int:
+    """Count the weights of a layer; operators that share them count once."""
+    tensors = {_weight_tensor(graph, op) for op in ops}
+    return sum(graph.tensors[tensor].elements for tensor in tensors if tensor is not None)
 
 
 def macs(graph: Graph, op: Operator) -> int:

@@ -20,7 +20,10 @@ def check_asked(layers: LayerMap, candidate: Candidate, artifact: bytes, io: str
     Raises:
         InfeasibleCandidate: naming the first layer that differs, with what was asked and found.
     """
-    made = read_graph(artifact)
+    try:
+        made = read_graph(artifact)
+    except ValueError as error:
+        raise InfeasibleCandidate(f"the quantiser made a broken file: {error}") from error
     kept = [op for op in made.operators if op.kind not in ("QUANTIZE", "DEQUANTIZE")]
     asked_kinds = [op.kind for op in layers.graph.operators]
     if [op.kind for op in kept] != asked_kinds:
@@ -55,11 +58,9 @@ def _asked(config: LayerConfig, weighted: bool) -> str:
 
 
 def _executed(graph: Graph, op: Operator, weighted: bool) -> str:
-    """Describe what an operator of the artifact reads and writes."""
-    types = {graph.tensors[t].dtype for t in op.outputs}
-    types |= {graph.tensors[t].dtype for t in graph.activations(op)
-              if graph.tensors[t].dtype not in ("INT32", "INT64", "BOOL")}
-    activation = "+".join(sorted(types))
+    """Describe what an operator of the artifact reads and writes; indices do not count."""
+    types = {graph.tensors[t].dtype for t in (*op.outputs, *graph.activations(op))} - {"INT32", "INT64", "BOOL"}
+    activation = "+".join(sorted(types)) or "FLOAT32"
     if not weighted:
         return f"activations {activation}"
     tensor = op.inputs[1]

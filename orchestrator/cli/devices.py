@@ -1,0 +1,218 @@
+"""`orchestrator devices`: the boards of the inventory."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.outcome import INFRASTRUCTURE, NOT_MET, Format, exit_codes, fail
+
+if TYPE_CHECKING:
+    from device_farm.inventory import Inventory
+    from orchestrator.devices import ShownKey
+    from orchestrator.schemas.devices import Device
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, add, check, set up and remove the boards of the inventory.",
+    epilog="Exit codes: 0 done or fit, 1 not done or not fit, 2 usage or configuration, 3 not reached.",
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The board's name in the inventory.", show_default=False)]
+InventoryFile = Annotated[
+    str | None,
+    typer.Option("--inventory", help="The inventory. [default: the nearest inventory.yaml]", show_default=False),
+]
+StoreFolder = Annotated[str | None, typer.Option("--store", help="Folder of the store.", show_default=False)]
+Output = Annotated[Format, typer.Option("--format", help="text or json.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@app.command("list")
+def list_(inventory: InventoryFile = None, format_: Output = Format.TEXT) -> None:
+    """List the boards of the inventory and the built-in ones."""
+    with exit_codes():
+        from orchestrator.devices import list_devices
+
+        document = list_devices(_inventory(inventory))
+        if format_ is Format.JSON:
+            _print_json(document)
+            return
+        rows = [("NAME", "KIND", "ADDRESS", "RUNTIME"), *(_row(device) for device in document["devices"])]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        for *cells, last in rows:
+            padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+            typer.echo("  ".join([*padded, last]))
+        if document["inventory"] is None:
+            typer.echo("no inventory yet; 'orchestrator devices add NAME --host HOST' makes one", err=True)
+
+
+@app.command()
+def add(
+    name: Name,
+    host: Annotated[str | None, typer.Option(help="Name or address.", show_default=False)] = None,
+    user: Annotated[str | None, typer.Option(help="User to log in as. [default: yours]", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="Port. [default: 22]", show_default=False)] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="What it is, e.g. rpi4: boards of one kind are alike. [default: NAME]", show_default=False),
+    ] = None,
+    identity_file: Annotated[
+        Path | None, typer.Option(help="Private key. [default: the SSH agent's, ~/.ssh/id_*]", show_default=False)
+    ] = None,
+    jump: Annotated[
+        list[str] | None,
+        typer.Option(help="USER@HOST:PORT on the way; may be repeated, first to last.", show_default=False),
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(help="Python on the board. [default: python3]", show_default=False)
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Change a board that is there, and read its host key anew.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Trust the host key that the board shows; do not ask.")] = False,
+    inventory: InventoryFile = None,
+    format_: Output = Format.TEXT,
+) -> None:
+    """Add a board: show its host key, pin it once you confirm it, and try the connection."""
+    with exit_codes():
+        from orchestrator.devices import Wanted, add_device
+        from orchestrator.store.places import INVENTORY_NAME, find_inventory
+
+        here = Path.cwd()
+        path = find_inventory(inventory, os.environ, here) or here / INVENTORY_NAME
+        wanted = Wanted(name, host, user, port, kind, identity_file, tuple(jump or ()), python)
+        document = add_device(path, wanted, replace=replace, confirm=lambda shown: _confirm_key(shown, yes))
+        if format_ is Format.JSON:
+            _print_json(document)
+        else:
+            made = " (made)" if document["inventory_created"] else ""
+            typer.echo(f"{name} is in {document['inventory']}{made}")
+            if document["connected"]:
+                typer.echo(f"the connection works; next: orchestrator devices setup {name}{_place(inventory)}")
+        if not document["connected"]:
+            raise fail(
+                f"{document['connection_failed_because']}\n{name} stays in the inventory; when this is mended: "
+                f"orchestrator devices check {name}{_place(inventory)}",
+                INFRASTRUCTURE,
+            )
+
+
+@app.command()
+def check(
+    name: Name, inventory: InventoryFile = None, store: StoreFolder = None, format_: Output = Format.TEXT
+) -> None:
+    """Say whether a board can measure, and what to do where it cannot; changes nothing there."""
+    with exit_codes():
+        from orchestrator.devices import check_device
+
+        document = check_device(_inventory(inventory), name, _store(store))
+        if format_ is Format.JSON:
+            _print_json(document)
+        else:
+            for finding in document["findings"]:
+                typer.echo(f"{finding['level']:<8} {finding['what']:<13} {finding['detail']}")
+                if finding["remedy"]:
+                    typer.echo(f"{'':<8} {'':<13} -> {finding['remedy']}")
+            typer.echo(f"{name} is {'fit to measure' if document['fit'] else 'not fit to measure'}")
+        if not document["fit"]:
+            raise typer.Exit(NOT_MET if document["reachable"] else INFRASTRUCTURE)
+
+
+@app.command()
+def setup(
+    name: Name, inventory: InventoryFile = None, store: StoreFolder = None, format_: Output = Format.TEXT
+) -> None:
+    """Install the runtime on a board, unless it is there; the board needs no internet."""
+    with exit_codes():
+        from orchestrator.devices import setup_device
+
+        document = setup_device(
+            _inventory(inventory), name, _store(store), lambda step: typer.echo(f"{name}: {step}", err=True)
+        )
+        if format_ is Format.JSON:
+            _print_json(document)
+        else:
+            typer.echo(f"{name} is set up; next: orchestrator search --device {name}{_place(inventory)}")
+
+
+@app.command()
+def remove(name: Name, yes: Yes = False, inventory: InventoryFile = None, format_: Output = Format.TEXT) -> None:
+    """Take a board out of the inventory; nothing on the board is touched."""
+    with exit_codes():
+        from orchestrator.devices import named, remove_device
+        from orchestrator.store.places import find_inventory
+        from orchestrator.wiring import load_inventory
+
+        path = find_inventory(inventory, os.environ, Path.cwd())
+        entry = named(load_inventory(path), name)
+        if entry.transport == "ssh":
+            _confirm(f"Remove {name} from {path}?", yes, f"remove {name}")
+        document = remove_device(path, name)
+        if format_ is Format.JSON:
+            _print_json(document)
+        else:
+            typer.echo(f"{name} is removed from {path}; its files stay on the board, in {document['left_on_board']}")
+
+
+def _inventory(explicit: str | None) -> Inventory:
+    from orchestrator.store.places import find_inventory
+    from orchestrator.wiring import load_inventory
+
+    return load_inventory(find_inventory(explicit, os.environ, Path.cwd()))
+
+
+def _store(explicit: str | None) -> Path:
+    from orchestrator.store.places import find_store
+
+    return find_store(explicit, os.environ, Path.cwd())
+
+
+def _place(inventory: str | None) -> str:
+    return f" --inventory {inventory}" if inventory else ""
+
+
+def _confirm_key(shown: ShownKey, yes: bool) -> None:
+    """Show a key; the user compares it with what the machine itself says."""
+    key, pinned = shown.key, shown.pinned
+    typer.echo(f"{shown.address} shows the host key {key.fingerprint} ({key.type})", err=True)
+    if pinned == key:
+        typer.echo("It is the one that the inventory pins already.", err=True)
+        return
+    if pinned is not None:
+        typer.echo(f"It is NOT the one that the inventory pins: {pinned.fingerprint} ({pinned.type})", err=True)
+    typer.echo("Compare it with what the machine says: for f in /etc/ssh/ssh_host_*.pub; do ssh-keygen -lf $f; done",
+               err=True)  # fmt: skip
+    _confirm("Is it the same?", yes, "pin the key")
+
+
+def _confirm(question: str, yes: bool, what: str) -> None:
+    """Ask. Raises typer.Exit when the answer is no, UsageError when nobody can be asked."""
+    from orchestrator.errors import UsageError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"there is no terminal to ask at; to {what} without asking, give --yes")
+    # Not typer.confirm: it writes a blank to standard output, which is for documents alone.
+    typer.echo(f"{question} [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise fail("nothing was changed", NOT_MET)
+
+
+def _row(device: Device) -> tuple[str, str, str, str]:
+    way = "".join(f"{hop} -> " for hop in device["jump"])
+    runtime = device["runtime"]
+    chosen = f"{runtime['name']} {runtime['version']}" if runtime else "newest" if device["address"] else "built in"
+    return device["name"], device["kind"], f"{way}{device['address'] or '-'}", chosen
+
+
+def _print_json(document: Mapping[str, object]) -> None:
+    typer.echo(json.dumps(document, indent=2))

@@ -1,0 +1,124 @@
+"""Recipes: which studies have one, handing one over, verifying one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+from orchestrator.errors import UsageError
+from orchestrator.schemas.recipes import RecipeExported, RecipesList, RecipeSummary, RecipeVerified, VerifiedCheck
+from orchestrator.schemas.search import SearchDocument
+from orchestrator.schemas.strict import SCHEMA
+from orchestrator.store.records import StudyRecord
+from orchestrator.store.store import Store
+from orchestrator.studies import bundle_folder, final_document, why_no_result
+from recipes.bundle.schema import FILES, README, RECIPE, SUMS, BundleError
+
+_BUNDLE = frozenset({*FILES, RECIPE, README, SUMS})
+
+
+def recipes_document(store: Store) -> RecipesList:
+    """Return the winners of all finished studies, oldest study first."""
+    found = [_summary(store, study, document) for study in store.studies()
+             if (document := final_document(study)) is not None and document["winner"] is not None]
+    return {"schema": SCHEMA, "store": str(store.folder), "recipes": [entry for entry in found if entry is not None]}
+
+
+def export_recipe(store: Store, name: str, output: Path, overwrite: bool = False) -> RecipeExported:
+    """Copy a study's bundle to a folder: whole, or not at all.
+
+    Args:
+        store: an open store.
+        name: the study.
+        output: the folder to make; it may be there when it is empty.
+        overwrite: replace a bundle that is there. A folder with anything else is never touched.
+
+    Raises:
+        StudyNotFound: naming the nearest studies.
+        UsageError: the study has no bundle, or the folder is taken or cannot be written.
+    """
+    study = store.study(name)
+    source = bundle_folder(store, name)
+    if source is None:
+        document = final_document(study)
+        why = why_no_result(study) if document is None else document.get("recipe_absent_because", "it was removed")
+        raise UsageError(f"study {name!r} has no recipe yet: {why}")
+    output = Path(os.path.abspath(output.expanduser()))
+    _check_free(output, overwrite)
+    staging = _beside(output)
+    try:
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, staging)
+        _put_in_place(staging, output)
+    except OSError as error:
+        raise UsageError(f"--output {output}: the recipe cannot be written there ({error.strerror}); see the free space "
+                         "and the permissions, or choose another folder") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    sizes = [file.stat().st_size for file in output.iterdir()]
+    return {"schema": SCHEMA, "study": name, "output": str(output), "files": len(sizes), "size_bytes": sum(sizes)}
+
+
+def verify_recipe(folder: Path) -> RecipeVerified:
+    """Compare a bundle's files with their digests and build its model again. Raises UsageError for no bundle."""
+    from recipes.bundle.verify import verify_bundle
+
+    if not (folder / RECIPE).is_file():
+        raise UsageError(f"{folder}: no {RECIPE} there; give the folder of a recipe, as 'orchestrator recipes export' "
+                         "writes it")
+    checks: list[VerifiedCheck]
+    try:
+        checks = [{"name": c.name, "ok": c.ok, "detail": c.detail, "expected": c.expected, "got": c.got}
+                  for c in verify_bundle(folder)]
+    except BundleError as error:
+        checks = [{"name": RECIPE, "ok": False, "detail": f"{error.what}; {error.remedy}", "expected": None, "got": None}]
+    return {"schema": SCHEMA, "bundle": str(folder), "ok": all(check["ok"] for check in checks), "checks": checks}
+
+
+def _summary(store: Store, study: StudyRecord, document: SearchDocument) -> RecipeSummary | None:
+    winner, folder = document["winner"], bundle_folder(store, study.name)
+    if winner is None:
+        return None
+    found: RecipeSummary = {
+        "study": study.name, "model": document["model"], "device": document["boards"][0]["name"],
+        "latency_s": winner["latency_s"][document["budget"]["latency_stat"]], "accuracy": winner["accuracy"],
+        "size_bytes": winner["size_bytes"], "goal_met": document["goal_met"], "simulated": document["simulated"],
+        "path": None if folder is None else str(folder)}
+    if folder is None:
+        found["path_absent_because"] = document.get("recipe_absent_because", "it was removed from the store")
+    return found
+
+
+def _check_free(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"--output {output}: is a file; a recipe is a folder, choose another name")
+    found = sorted(entry.name for entry in output.iterdir())
+    others = [name for name in found if name not in _BUNDLE]
+    if others:
+        raise UsageError(f"--output {output}: holds files that are no part of a recipe: {', '.join(others[:5])}; "
+                         "choose another folder")
+    if found and not overwrite:
+        raise UsageError(f"--output {output}: holds a recipe already; --overwrite replaces it")
+
+
+def _beside(output: Path) -> Path:
+    return output.parent / f".{output.name}.{uuid4().hex}"
+
+
+def _put_in_place(staging: Path, output: Path) -> None:
+    """Rename; a recipe that is there keeps its place until the new one is whole."""
+    if not output.exists() or not any(output.iterdir()):
+        os.rename(staging, output)
+        return
+    old = _beside(output)
+    os.rename(output, old)
+    try:
+        os.rename(staging, output)
+    except OSError:
+        os.rename(old, output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""What `orchestrator devices` prints."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from orchestrator.schemas.search import RuntimeDocument
+from orchestrator.schemas.strict import strict
+
+
+@strict
+class Device(TypedDict):
+    """A board of the inventory, or one that is built in."""
+
+    name: str
+    kind: str
+    transport: Literal["ssh", "local", "sim"]
+    address: str | None
+    """user@host:port; null unless it is reached by SSH."""
+    jump: list[str]
+    """Jump hosts on the way, first to last."""
+    fingerprint: str | None
+    """Of the pinned host key, as ssh-keygen prints it."""
+    runtime: RuntimeDocument | None
+    """What the inventory asks for."""
+    runtime_absent_because: NotRequired[str]
+    notes: str | None
+
+
+@strict
+class DevicesList(TypedDict):
+    """`orchestrator devices list`."""
+
+    schema: Literal[1]
+    inventory: str | None
+    """Null when there is no inventory: then there are only the built-in devices."""
+    devices: list[Device]
+
+
+@strict
+class DeviceAdded(TypedDict):
+    """`orchestrator devices add NAME`."""
+
+    schema: Literal[1]
+    inventory: str
+    inventory_created: bool
+    device: Device
+    connected: bool
+    """Whether a connection worked after the device was written into the inventory."""
+    connection_failed_because: NotRequired[str]
+
+
+@strict
+class FindingDocument(TypedDict):
+    """One thing that was looked at."""
+
+    what: str
+    level: Literal["ok", "warning", "missing"]
+    """warning: figures may be poor; missing: the board cannot measure."""
+    detail: str
+    remedy: str | None
+
+
+@strict
+class DeviceChecked(TypedDict):
+    """`orchestrator devices check NAME`."""
+
+    schema: Literal[1]
+    device: str
+    reachable: bool
+    fit: bool
+    """Nothing is missing."""
+    findings: list[FindingDocument]
+
+
+@strict
+class DeviceSetUp(TypedDict):
+    """`orchestrator devices setup NAME`."""
+
+    schema: Literal[1]
+    device: str
+    folder: str | None
+    """Where the runtime lies on the board; null when it is the one of this program's own environment."""
+    steps: list[str]
+
+
+@strict
+class DeviceRemoved(TypedDict):
+    """`orchestrator devices remove NAME`."""
+
+    schema: Literal[1]
+    device: str
+    inventory: str
+    left_on_board: str
+    """The folder on the board, which stays there."""
