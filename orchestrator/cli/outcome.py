@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -28,12 +28,12 @@ def fail(message: str, code: int) -> typer.Exit:
 
 
 @contextmanager
-def exit_codes(log_file: Path | None = None, resume: str | None = None) -> Iterator[None]:
+def exit_codes(log_file: Path | None = None, resume: Callable[[], str | None] = lambda: None) -> Iterator[None]:
     """Turn every error into its exit code.
 
     Args:
         log_file: where details are, for errors that nobody foresaw.
-        resume: the command that continues, for Ctrl-C and lost boards.
+        resume: returns the command that continues what there is in the store; None where there is nothing.
     """
     from device_farm.errors import FarmError
     from device_farm.inventory import InventoryError
@@ -42,13 +42,16 @@ def exit_codes(log_file: Path | None = None, resume: str | None = None) -> Itera
     from recipes.bundle.schema import BundleError
     from recipes.errors import DataError, ModelError
 
-    again = f"\nNothing finished is lost; continue with: {resume}" if resume else ""
+    def again() -> str:
+        command = resume()
+        return f"\nNothing finished is lost; continue with: {command}" if command else ""
+
     try:
         yield
     except (UsageError, ModelError, DataError, InventoryError) as error:
         raise fail(str(error), USAGE) from error
     except (StoreBusy, DiskFull) as error:
-        raise fail(f"{error}{again}", INFRASTRUCTURE) from error
+        raise fail(f"{error}{again()}", INFRASTRUCTURE) from error
     except StoreError as error:
         raise fail(str(error), USAGE) from error
     except BundleError as error:
@@ -56,16 +59,16 @@ def exit_codes(log_file: Path | None = None, resume: str | None = None) -> Itera
     except NothingRan as error:
         raise fail(str(error), NOT_MET) from error
     except FarmError as error:
-        raise fail(f"{error}{again}", INFRASTRUCTURE) from error
+        raise fail(f"{error}{again()}", INFRASTRUCTURE) from error
     except KeyboardInterrupt as error:
-        raise fail(f"interrupted{again}", INTERRUPTED) from error
+        raise fail(f"interrupted{again()}", INTERRUPTED) from error
     except (typer.Exit, typer.Abort, SystemExit):
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: logged with its traceback
         logging.getLogger(__name__).exception("unforeseen")
         where = f"details: {log_file}" if log_file else "run again with --debug for details"
         raise fail(f"internal error: {type(error).__name__}: {error}\n"
-                   f"This is a defect, please report it; {where}{again}", INFRASTRUCTURE) from error
+                   f"This is a defect, please report it; {where}{again()}", INFRASTRUCTURE) from error
 
 
 def start_logging(log_file: Path | None, debug: bool) -> None:

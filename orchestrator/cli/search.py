@@ -33,7 +33,8 @@ def search(
     confidence: Annotated[float | None, typer.Option(
         help="Probability with which the budget must be met. [default: 0.95]", rich_help_panel=_GOAL)] = None,
     model: Annotated[str | None, typer.Option(
-        help="demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY or a .pt2. [default: demo:residual]")] = None,
+        help="demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, a .pt2 or a float .tflite. "
+             "[default: demo:residual]")] = None,
     data: Annotated[str | None, typer.Option(help="FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.")] = None,
     config: Annotated[Path | None, typer.Option(
         help="A study.yaml. [default: ./study.yaml when there is one and no --model]")] = None,
@@ -84,7 +85,7 @@ def search(
         boards = wiring.load_inventory(find_inventory(inventory, os.environ, here))
     log_file = store_folder / "logs" / f"{found.study}.log"
     command = f"orchestrator search --study {found.study} --resume" + (f" --store {store}" if store else "")
-    with exit_codes(log_file, command):
+    with exit_codes(log_file, lambda: command if _exists(store_folder, found.study) else None):
         from orchestrator.conclude import conclude
         from orchestrator.dry_run import dry_run as measure_prices
         from orchestrator.dry_run import print_dry_run
@@ -116,6 +117,18 @@ def search(
             raise typer.Exit(INTERRUPTED)
         sys.stdout.flush()
         raise typer.Exit(GOAL_MET if outcome.verdict.goal_met else NOT_MET)
+
+
+def _exists(store_folder: Path, study: str) -> bool:
+    """Tell whether there is something to resume."""
+    from orchestrator.store.errors import StoreError
+    from orchestrator.store.store import Store
+
+    try:
+        with Store.open(store_folder) as opened:
+            return study in [record.name for record in opened.studies()]
+    except StoreError:
+        return False
 
 
 def _print(document: dict[str, Any], format_: Format, as_text: Callable[[], None]) -> None:
