@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools lint clean
+.PHONY: help demo test test-boards tools lint clean
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
@@ -11,13 +11,16 @@ DEMO_ARGS ?= --model demo:transformer --device local --budget 0.75x --max-drop 0
 PYTEST_ARGS ?= -n 2
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: .venv/.installed ## search the demo network on this machine (the arguments: DEMO_ARGS)
 	$(BIN)/orchestrator search $(DEMO_ARGS)
 
 test: tools lint ## lint, then run all tests (pytest's arguments: PYTEST_ARGS)
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-boards: .venv/.installed ## search on an emulated aarch64 board (needs root: docs/test-boards.md)
+	$(BIN)/pytest -m boards tests/aarch64
 
 tools:
 	@PATH="$$PATH:/usr/sbin:/sbin" command -v sshd >/dev/null || { \

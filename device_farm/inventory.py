@@ -129,6 +129,7 @@ def inventory_schema() -> dict[str, Any]:
         # A board needs them; only the built-in ones, which no file holds, do without.
         prop = board["properties"][key]
         board["properties"][key] = {**prop.pop("anyOf")[0], **{k: v for k, v in prop.items() if k != "default"}}
+    board["properties"]["env"]["additionalProperties"] = False
     boards = schema["properties"]["boards"]
     boards |= {"type": ["object", "null"], "additionalProperties": False}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "inventory.yaml"}

@@ -26,7 +26,8 @@ class StudyConfig(BaseModel):
 
     schema_version: Literal[1] = Field(1, alias="schema", description="Version of this format: 1.")
     study: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="Name in the store.")
-    model: str = Field("demo:residual", description="demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY or a .pt2.")
+    model: str = Field("demo:residual", description="demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, or the path "
+                                                    "of a .pt2 or of a float .tflite.")
     data: str = Field("demo:fashion_mnist", description="FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.")
     device: str = Field("local", description="A board's name or a kind in the inventory; or local, sim.")
     budget: str | None = Field(None, description="Latency: 10ms, 0.5x (of float32) or 0.6x:int8.")
@@ -116,11 +117,11 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
     if file is not None:
         values = _read(file)
     given = {key: value for key, value in overrides.items() if value is not None and value != ()}
-    if given.keys() & {"model"} and "data" not in given and "data" not in values \
-            and not str(given["model"]).startswith("demo:"):
-        raise UsageError(f"--model {given['model']}: its data are missing; give --data FILE.py:FACTORY "
-                         "('orchestrator init' writes a template)")
+    where = "--model" if "model" in given else f"{file}: model"
     values.update(given)
+    if "data" not in values and not str(values.get("model", "demo:")).startswith("demo:"):
+        raise UsageError(f"{where} {values['model']}: its data are missing; give --data FILE.py:FACTORY, or the key "
+                         "data in study.yaml ('orchestrator init' writes a template)")
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:

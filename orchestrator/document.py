@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.loop import Found
+from orchestrator.schemas.search import NO_ENERGY, NOT_EVALUATED
 from orchestrator.store.records import TrialRole
 from orchestrator.study_run import Outcome
 
 SCHEMA = 1
-NO_ENERGY = "no meter is configured for this board"
 
 Document = dict[str, Any]
 
@@ -95,5 +95,5 @@ def _entry(outcome: Outcome, found: Found) -> Document:
         "widened": list(found.widened),
     }
     if test is None:
-        entry["test_absent_because"] = "only baselines and the winner are evaluated on the test split"
+        entry["test_absent_because"] = NOT_EVALUATED
     return entry

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orchestrator.scratch import Scratch
 from search.errors import InfeasibleCandidate
 
 T = TypeVar("T")
@@ -27,8 +30,10 @@ class WorkerDied(InfeasibleCandidate):
 class HostPool:
     """A `concurrent.futures`-style pool of spawned processes.
 
-    When a worker dies, Python's pool fails every pending future; here the pool is made anew and each
-    task submitted again, at most three times; a task that still kills its worker gets `WorkerDied`.
+    When a worker dies, Python's pool fails every pending future, and nobody knows whose fault it was.
+    Here the pool is made anew, and each of these tasks is submitted again, at most three times, one
+    after the other in a process of its own: a task that kills its worker kills no other, and gets
+    `WorkerDied`. Temporary files of workers go with the pool.
 
     Args:
         workers: number of processes.
@@ -38,74 +43,113 @@ class HostPool:
     def __init__(self, workers: int, log_file: Path) -> None:
         self._workers = workers
         self._log_file = log_file
+        self._scratch = Scratch()
         self._lock = threading.Lock()
+        self._one_by_one = threading.Lock()
         self._closed = False
         self._busy = 0
-        self._pool = self._make()
+        self._pool = self._make(workers)
+        self._single: ProcessPoolExecutor | None = None
 
     def submit(self, task: Callable[..., T], *args: Any) -> Future[T]:
-        """Run `task(*args)` in a worker; all must pickle."""
+        """Run `task(*args)` in a worker; all must pickle. After `shutdown` the future is cancelled."""
         outer: Future[T] = Future()
-        self._start(outer, task, args, 0)
-        return outer
-
-    def shutdown(self) -> None:
-        """Drop what has not started and end the workers; tasks under way are ended too."""
-        with self._lock:
-            pool = self._pool
-            self._closed = True
-        processes = list((pool._processes or {}).values())  # noqa: SLF001 - terminate_workers needs Python 3.14
-        if self._busy:
-            for process in processes:
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-    def _make(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"),
-                                   initializer=_start_worker, initargs=(str(self._log_file),))
-
-    def _start(self, outer: Future[T], task: Callable[..., T], args: tuple[Any, ...], tries: int) -> None:
         with self._lock:
             if self._closed:
-                outer.cancel()
-                return
+                _cancel(outer)
+                return outer
             try:
                 inner = self._pool.submit(task, *args)
             except BrokenProcessPool:
-                self._pool = self._make()
+                self._pool = self._make(self._workers)
                 inner = self._pool.submit(task, *args)
             self._busy += 1
-        inner.add_done_callback(lambda done: self._finish(outer, done, task, args, tries))
+        inner.add_done_callback(lambda done: self._finish(outer, done, task, args))
+        return outer
 
-    def _finish(self, outer: Future[T], inner: Future[T], task: Callable[..., T], args: tuple[Any, ...],
-                tries: int) -> None:
+    def shutdown(self) -> None:
+        """Cancel what is not finished, end the workers, and remove their temporary files."""
+        with self._lock:
+            self._closed = True
+            if self._busy:
+                _terminate(self._pool)
+            if self._single is not None:
+                _terminate(self._single)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._one_by_one:
+            self._scratch.close()
+
+    def _make(self, workers: int) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"),
+                                   initializer=_start_worker, initargs=(str(self._log_file), str(self._scratch.path)))
+
+    def _finish(self, outer: Future[T], inner: Future[T], task: Callable[..., T], args: tuple[Any, ...]) -> None:
         with self._lock:
             self._busy -= 1
-        if inner.cancelled():
-            outer.cancel()
-            return
-        error = inner.exception()
-        if isinstance(error, BrokenProcessPool):
-            if tries < RESUBMITS and not self._closed:
-                log.warning("a worker process died; %s is tried again", getattr(task, "__name__", task))
-                threading.Thread(target=self._start, args=(outer, task, args, tries + 1), daemon=True).start()
-                return
-            error = WorkerDied(f"its worker process died {tries + 1} times (out of memory, or a crash in a "
-                               f"native library); see {self._log_file}")
-        if error is not None:
-            outer.set_exception(error)
+            closed = self._closed
+        if inner.cancelled() or not isinstance(inner.exception(), BrokenProcessPool):
+            _copy(inner, outer)
+        elif closed:
+            _cancel(outer)
         else:
-            outer.set_result(inner.result())
+            threading.Thread(target=self._again, args=(outer, task, args), daemon=True).start()
+
+    def _again(self, outer: Future[T], task: Callable[..., T], args: tuple[Any, ...]) -> None:
+        """Run a task, that was pending when a worker died, where it can harm only itself."""
+        with self._one_by_one:
+            for _ in range(RESUBMITS):
+                with self._lock:
+                    if self._closed:
+                        _cancel(outer)
+                        return
+                    self._single = self._make(1)
+                    log.warning("a worker process died; %s is tried again", getattr(task, "__name__", task))
+                    inner = self._single.submit(task, *args)
+                died = isinstance(inner.exception(), BrokenProcessPool)
+                self._single.shutdown()
+                if not died:
+                    _copy(inner, outer)
+                    return
+        outer.set_exception(WorkerDied(f"its worker process died {RESUBMITS + 1} times (out of memory, or a crash in "
+                                       f"a native library); see {self._log_file}"))
 
 
-def _start_worker(log_file: str) -> None:
+def _copy(inner: Future[T], outer: Future[T]) -> None:
+    if inner.cancelled():
+        _cancel(outer)
+    elif (error := inner.exception()) is not None:
+        outer.set_exception(error)
+    else:
+        outer.set_result(inner.result())
+
+
+def _cancel(future: Future[T]) -> None:
+    """Cancel a future and wake who waits for it."""
+    future.cancel()
+    future.set_running_or_notify_cancel()
+
+
+def _terminate(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):  # noqa: SLF001 - terminate_workers needs Python 3.14
+        process.terminate()
+
+
+def _start_worker(log_file: str, scratch: str) -> None:
     """Send what libraries print to the log, keep them single-threaded, ignore Ctrl-C (the parent ends us)."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
+
+
+def _end_with_parent() -> None:
+    """End this process when the controller is gone: workers hold both ends of their queues, and would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

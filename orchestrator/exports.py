@@ -53,8 +53,8 @@ def export_recipe(store: Store, name: str, output: Path, overwrite: bool = False
         shutil.copytree(source, staging)
         _put_in_place(staging, output)
     except OSError as error:
-        raise UsageError(f"--output {output}: the recipe cannot be written there ({error.strerror}); see the free space "
-                         "and the permissions, or choose another folder") from error
+        raise UsageError(f"--output {output}: the recipe cannot be written there ({error.strerror}); see the free "
+                         "space and the permissions, or choose another folder") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     sizes = [file.stat().st_size for file in output.iterdir()]
@@ -73,7 +73,8 @@ def verify_recipe(folder: Path) -> RecipeVerified:
         checks = [{"name": c.name, "ok": c.ok, "detail": c.detail, "expected": c.expected, "got": c.got}
                   for c in verify_bundle(folder)]
     except BundleError as error:
-        checks = [{"name": RECIPE, "ok": False, "detail": f"{error.what}; {error.remedy}", "expected": None, "got": None}]
+        checks = [{"name": RECIPE, "ok": False, "detail": f"{error.what}; {error.remedy}", "expected": None,
+                   "got": None}]
     return {"schema": SCHEMA, "bundle": str(folder), "ok": all(check["ok"] for check in checks), "checks": checks}
 
 

@@ -27,7 +27,8 @@ from orchestrator.units import show_bytes, show_seconds
 
 _STYLES = {TrialRole.SEARCH: ("circle", COLOURS["search"], "candidates"),
            TrialRole.SEED: ("square", COLOURS["seed"], "seeds")}
-_CONFIG = {"displaylogo": False, "responsive": True}
+_CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
+"""Without the last, plotly offers to upload the figures."""
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>

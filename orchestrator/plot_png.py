@@ -43,7 +43,7 @@ _STYLES = {TrialRole.SEARCH: ("o", COLOURS["search"], "candidate"), TrialRole.SE
 
 def pareto(view: StudyView, path: Path) -> Path:
     """Draw latency against quality; baselines are named, the winner is marked, the budget is a line."""
-    figure, axes = _picture(view, 9.0, 6.2)
+    figure, axes = _picture(9.0, 6.2)
     unit = Unit.of(max(point.evidence.latency_s for point in view.points))
     floor = lowest_shown([_quality(view, point) for point in view.points])
     top = max(_quality(view, point) for point in view.points)
@@ -52,6 +52,7 @@ def pareto(view: StudyView, path: Path) -> Path:
     ys = {p.trial.id: max(_quality(view, p), floor - margin / 2) for p in view.points}
     if is_logarithmic(view):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     front = view.front()
     axes.step([xs[p.trial.id] for p in front], [ys[p.trial.id] for p in front], where="post", color=COLOURS["front"],
               lw=1.4, label="Pareto front", zorder=2)
@@ -78,15 +79,15 @@ def pareto(view: StudyView, path: Path) -> Path:
     axes.set_xlabel(latency_axis(view, unit) + ", bars: 95 % interval")
     axes.set_ylabel(f"{view.metric} on the validation split", parse_math=False)
     hidden = sum(_quality(view, p) < floor for p in view.points)
-    note = f"{hidden} collapsed candidate(s) are drawn at the lower edge" if hidden else None
+    notes = [f"{hidden} collapsed candidate(s) are drawn at the lower edge"] if hidden else []
     steps = [(xs[p.trial.id], ys[p.trial.id]) for p in front]
     marks = [*zip(xs.values(), ys.values(), strict=True), *_along(view, axes, unit, steps)]
-    return _finish(figure, axes, path, names, marks, note)
+    return _finish(figure, axes, view, path, notes, names, marks)
 
 
 def progress(view: StudyView, path: Path) -> Path:
     """Draw the best feasible candidate over the measurements."""
-    figure, axes = _picture(view, 9.0, 5.2)
+    figure, axes = _picture(9.0, 5.2)
     quality = view.goal is None or view.goal.maximises_quality
     metric = view.goal.objective if view.goal is not None else view.metric
     unit = Unit.of(max(point.evidence.latency_s for point in view.points))
@@ -116,8 +117,11 @@ def progress(view: StudyView, path: Path) -> Path:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("measurement")
     axes.set_ylabel(f"{metric} on the validation split" if quality else latency_axis(view, unit), parse_math=False)
-    note = None if steps else "no candidate has met the goal yet"
-    return _finish(figure, axes, path, (), (), note)
+    hidden = sum(value < floor for value in values)
+    notes = [] if steps else ["no candidate has met the goal yet"]
+    if hidden:
+        notes.append(f"{hidden} collapsed candidate(s) are drawn at the lower edge")
+    return _finish(figure, axes, view, path, notes)
 
 
 def layers(view: StudyView, point: Point, path: Path) -> Path:
@@ -130,7 +134,7 @@ def layers(view: StudyView, point: Point, path: Path) -> Path:
     width, height = max(6.0, len(blocks) * (left + 2.2)), 0.24 * max(len(b) for b in blocks) + 1.9
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    _heading(figure, view, f"{point.name}: bits of every layer", width)
+    _heading(figure, view, f"{point.name}: bits of every layer")
     for index, block in enumerate(blocks):
         _strip(figure.add_subplot(1, len(blocks), index + 1), block, per_block)
     used = sorted({bits for row in rows for bits in row.cells if bits is not None})
@@ -158,10 +162,9 @@ def _strip(axes: Axes, block: Sequence[LayerBits], rows: int) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _picture(view: StudyView, width: float, height: float) -> tuple[Figure, Axes]:
+def _picture(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    _heading(figure, view, verdict(view), width)
     axes = figure.add_subplot()
     axes.grid(color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
@@ -169,8 +172,9 @@ def _picture(view: StudyView, width: float, height: float) -> tuple[Figure, Axes
     return figure, axes
 
 
-def _heading(figure: Figure, view: StudyView, line: str, width: float) -> None:
-    text = f"{fill(title(view), int(width * 10))}\n{fill(line, int(width * 11))}"
+def _heading(figure: Figure, view: StudyView, *lines: str) -> None:
+    width = int(figure.get_figwidth() * 10.5)
+    text = "\n".join(fill(line, width) for line in (title(view), *lines))
     figure.suptitle(text, fontsize=11, x=0.02, ha="left", parse_math=False)
 
 
@@ -196,12 +200,11 @@ def _along(view: StudyView, axes: Axes, unit: Unit, front: Sequence[tuple[float,
     return marks
 
 
-def _finish(figure: Figure, axes: Axes, path: Path, names: Sequence[Name], points: Sequence[tuple[float, float]],
-            note: str | None) -> Path:
-    """Add the legend, then the names, whose places depend on where the axes came to lie."""
+def _finish(figure: Figure, axes: Axes, view: StudyView, path: Path, notes: Sequence[str],
+            names: Sequence[Name] = (), points: Sequence[tuple[float, float]] = ()) -> Path:
+    """Add heading and legend, then the names, whose places depend on where the axes came to lie."""
+    _heading(figure, view, verdict(view), *notes)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    if note is not None:
-        axes.text(0.01, 0.02, note, transform=axes.transAxes, fontsize=8.5, color="#555555")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     place_names(axes, names, points)

@@ -12,8 +12,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from orchestrator.document import NO_ENERGY
-from orchestrator.schemas.search import Entry, SearchDocument
+from orchestrator.schemas.search import NO_ENERGY, NOT_EVALUATED, Entry, SearchDocument
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.schemas.studies import (
     Result,
@@ -28,8 +27,6 @@ from orchestrator.store.records import StudyRecord, StudyStatus, TrialRecord, Tr
 from orchestrator.store.rows import space_to_json
 from orchestrator.store.store import Store
 from orchestrator.study_view import Point, StudyView
-
-NOT_EVALUATED = "only baselines and the winner are evaluated on the test split"
 
 
 def studies_document(store: Store) -> StudiesList:

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.report import print_report
 from orchestrator.schemas.recipes import RecipesList
 from orchestrator.schemas.search import Entry
 from orchestrator.schemas.studies import StudiesList, StudyPareto, StudyShow, StudySummary
@@ -28,7 +27,7 @@ def print_studies(document: StudiesList, console: Console) -> None:
     if document["studies"]:
         console.print(table)
     if any(study["simulated"] for study in document["studies"]):
-        console.print("[dim]s: simulated[/]")
+        console.print("* simulated, not measured")
 
 
 def print_study(document: StudyShow, view: StudyView, console: Console) -> None:
@@ -50,6 +49,8 @@ def print_study(document: StudyShow, view: StudyView, console: Console) -> None:
         if view.winner is not None:
             console.print(f"The best so far is {escape(view.winner.name)}.", highlight=False)
     else:
+        from orchestrator.report import print_report  # it imports all that a search needs
+
         print_report(dict(document["search"]), console)
     if view.points:
         console.print(_trials(document, view))
@@ -89,7 +90,7 @@ def print_recipes(document: RecipesList, console: Console) -> None:
     if document["recipes"]:
         console.print(table)
     if any(recipe["simulated"] for recipe in document["recipes"]):
-        console.print("[dim]s: simulated[/]")
+        console.print("* simulated, not measured")
     for recipe in document["recipes"]:
         place = recipe["path"] or f"no bundle: {recipe['path_absent_because']}"
         console.print(f"{escape(recipe['study'])}: {escape(place)}", soft_wrap=True, highlight=False)
@@ -131,7 +132,7 @@ def _goal(study: StudySummary) -> str:
 
 
 def _simulated(text: str, simulated: bool | None) -> str:
-    return f"{text} [dim]s[/]" if simulated else text
+    return f"{text} *" if simulated else text
 
 
 def _confirmed(entry: Entry, text: str) -> str:

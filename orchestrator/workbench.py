@@ -104,7 +104,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
                                          place, agent, parse_accuracy(config.accuracy))
             layers = _map_layers(store, prepared, target, model)
             progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
-            _check_conversion(pool, store, prepared, evaluator, model)
+            _check_conversion(pool, store, prepared, layers, evaluator, model)
             yield Workbench(
                 store, config, board, bench, pool, prepared, layers,
                 BuildInputs(store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports, target,
@@ -115,7 +115,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
         pool.shutdown()
 
 
-def _check_conversion(pool: HostPool, store: Store, prepared: Prepared, evaluator: EvaluationInputs,
+def _check_conversion(pool: HostPool, store: Store, prepared: Prepared, layers: LayerMap, evaluator: EvaluationInputs,
                       model: Reference) -> None:
     """Compare the converted float32 model with PyTorch: its outputs, then its metrics.
 
@@ -132,7 +132,7 @@ def _check_conversion(pool: HostPool, store: Store, prepared: Prepared, evaluato
 
     def mismatch(what: str, split: str, example: int | None) -> ConversionMismatch:
         suspect = Suspect(model, reference.positional, store.blobs.root, prepared.float_model, prepared.ports,
-                          prepared.splits[split])
+                          dict(layers.layer_of), prepared.splits[split])
         found = _ran(pool.submit(find_difference, suspect, example), model)
         where = f"the first layer that differs is {found.layer!r} ({found.kind})" if found is not None else (
             "LiteRT's plain kernels compute every layer as PyTorch does, so it is the metric that is not the same "

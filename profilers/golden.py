@@ -45,16 +45,18 @@ def check_golden(board: Sequence[Array], host: Sequence[Array], allowed: float, 
     Raises:
         InfeasibleCandidate: when they differ: the board's runtime does not compute this artifact.
     """
+    if len(board) != len(host):
+        raise InfeasibleCandidate(f"the artifact has {len(board)} outputs on {where}, {len(host)} on the host")
     for index, (got, expected) in enumerate(zip(board, host, strict=True)):
-        if got.shape != expected.shape:
-            raise InfeasibleCandidate(f"output {index} has the shape {got.shape} on {where}, {expected.shape} on "
-                                      "the host")
+        if (got.shape, got.dtype) != (expected.shape, expected.dtype):
+            raise InfeasibleCandidate(f"output {index} is {got.dtype} {got.shape} on {where}, {expected.dtype} "
+                                      f"{expected.shape} on the host")
         if got.dtype.kind == "f" and not np.isfinite(got).all():
             raise InfeasibleCandidate(f"output {index} is not finite on {where}")
         reference = expected.astype(np.float64)
         span = float(reference.max() - reference.min()) or 1.0
         worst = float(np.abs(got.astype(np.float64) - reference).max()) / span
-        if worst > allowed:
+        if not worst <= allowed:
             raise InfeasibleCandidate(
                 f"output {index} on {where} differs from the host's by {worst:.2%} of its range; at most "
                 f"{allowed:.2%} is allowed: {where}'s runtime computes this artifact otherwise")

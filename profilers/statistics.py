@@ -42,8 +42,8 @@ def summarise(sessions: Sequence[Sequence[int]], statistic: str = "median", seed
     """Summarise wall times of one or several sessions (fresh processes).
 
     One session: the interval is a bootstrap over its runs (Efron 1979, percentile method). Several:
-    runs of one process share its luck with memory and caches, so the sessions are the sample, and the
-    interval is Student's over the sessions' statistics.
+    runs of one process share its luck with memory and caches, so the sessions are the sample: each figure
+    is the mean of the sessions' figures, and the interval is Student's.
 
     Args:
         sessions: wall times in nanoseconds.
@@ -55,17 +55,15 @@ def summarise(sessions: Sequence[Sequence[int]], statistic: str = "median", seed
         raise ValueError("no samples to summarise")
     if len(arrays) == 1:
         runs = arrays[0]
-        picks = np.random.default_rng(seed).integers(0, len(runs), (RESAMPLES, len(runs)))
-        drawn = statistic_of(runs[picks], statistic)
+        drawn = _bootstrap(runs, statistic, np.random.default_rng(seed))
         interval = (float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975)))
         return LatencySummary(*_all(runs), interval)
     table = np.array([_all(runs) for runs in arrays])
-    centre = np.median(table, axis=0)
+    median, p90, p99, mean = (float(value) for value in table.mean(axis=0))
     values = table[:, STATISTICS.index(statistic)]
     half = _t(0.975, len(values) - 1) * float(values.std(ddof=1)) / len(values) ** 0.5
-    middle = float(centre[STATISTICS.index(statistic)])
-    return LatencySummary(float(centre[0]), float(centre[1]), float(centre[2]), float(centre[3]),
-                          (middle - half, middle + half))
+    middle = float(values.mean())
+    return LatencySummary(median, p90, p99, mean, (middle - half, middle + half))
 
 
 def probability_within(sessions: Sequence[Sequence[int]], budget_s: float, statistic: str) -> float:
@@ -76,9 +74,10 @@ def probability_within(sessions: Sequence[Sequence[int]], budget_s: float, stati
     bootstrap share.
     """
     arrays = [np.asarray(s, dtype=np.float64) * 1e-9 for s in sessions if len(s)]
+    if not arrays:
+        raise ValueError("no samples to judge by")
     if len(arrays) == 1:
-        picks = np.random.default_rng(0).integers(0, len(arrays[0]), (RESAMPLES, len(arrays[0])))
-        return float(np.mean(statistic_of(arrays[0][picks], statistic) <= budget_s))
+        return float(np.mean(_bootstrap(arrays[0], statistic, np.random.default_rng(0)) <= budget_s))
     logs = np.log([float(statistic_of(runs, statistic)) for runs in arrays])
     return _student_below(logs, float(np.log(budget_s)))
 
@@ -87,21 +86,31 @@ def probability_ratio_within(sessions: Sequence[Sequence[int]], baseline: Sequen
                              statistic: str) -> float:
     """Return P(artifact <= factor x baseline), both measured in the same rounds, in turn.
 
-    Student's t over the rounds' logarithmic ratios: what disturbs a whole round cancels.
+    Student's t over the rounds' logarithmic ratios: what disturbs a whole round cancels. With one round,
+    the bootstrap share of both artifacts' runs.
     """
     pairs = [(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
              for a, b in zip(sessions, baseline, strict=False) if len(a) and len(b)]
     if not pairs:
         raise ValueError("no rounds to compare")
+    if len(pairs) == 1:
+        rng = np.random.default_rng(0)
+        ours, theirs = (_bootstrap(runs, statistic, rng) for runs in pairs[0])
+        return float(np.mean(ours <= factor * theirs))
     logs = np.array([float(np.log(statistic_of(a, statistic) / statistic_of(b, statistic))) for a, b in pairs])
     return _student_below(logs, float(np.log(factor)))
 
 
+def _bootstrap(runs: NDArray[np.float64], statistic: str, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the statistic of `RESAMPLES` resamples of one session's runs, (RESAMPLES,)."""
+    return statistic_of(runs[rng.integers(0, len(runs), (RESAMPLES, len(runs)))], statistic)
+
+
 def _student_below(values: NDArray[np.float64], limit: float) -> float:
-    """Return P(mean <= limit); with one value, or values without spread, 0 or 1."""
+    """Return P(mean <= limit); with values without spread, 0 or 1."""
     from scipy import stats
 
-    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
     if spread == 0.0:
         return float(values.mean() <= limit)
     return float(stats.t.cdf((limit - float(values.mean())) / spread, len(values) - 1))

@@ -58,7 +58,9 @@ class Candidate:
 
     @classmethod
     def from_json(cls, space: SearchSpace, text: str) -> Candidate:
-        """Read a canonical form back and check it against `space`."""
+        """Read a canonical form back and check it against `space`. Raises ValueError."""
         data = json.loads(text)
+        if data["compiler"] != space.compiler:
+            raise ValueError(f"compiler: the space is of {space.compiler!r}, the candidate of {data['compiler']!r}")
         configs = {name: LayerConfig.from_label(label) for name, label in data["layers"].items()}
         return cls.of(space, configs, data["threads"])

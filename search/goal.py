@@ -9,7 +9,7 @@ from dataclasses import dataclass
 TIE = 0.001
 """Objective values no further apart than this (0.1 points) are a tie, which the faster candidate wins."""
 
-_REQUIREMENT = re.compile(r"^\s*([A-Za-z_][\w.@-]*)\s*>=\s*([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s*(abs)?\s*$")
+_REQUIREMENT = re.compile(r"^\s*([A-Za-z_][\w.@-]*)\s*>=\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(abs)?\s*$")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class LayerConfig:
             raise ValueError("a static layer needs integer activations, got 32 bits")
         if self.scheme is Scheme.FLOAT and self.weight_bits not in (16, 32):
             raise ValueError(f"a float layer has 16 or 32 weight bits, got {self.weight_bits}")
+        if self.scheme is Scheme.FLOAT and self.granularity is not Granularity.CHANNEL:
+            raise ValueError(f"a float layer has no scales to share, got the granularity {self.granularity}")
 
     @property
     def label(self) -> str:
@@ -72,9 +74,12 @@ class LayerConfig:
         head, _, bits = label.removesuffix("_tensor").rpartition("_w")
         weight, _, activation = bits.partition("a")
         try:
-            return cls(int(weight), int(activation or 32), Scheme(head), grain)
+            found = cls(int(weight), int(activation or 32), Scheme(head), grain)
         except ValueError as error:
             raise ValueError(f"no layer configuration is called {label!r}: {error}") from error
+        if found.label != label:
+            raise ValueError(f"no layer configuration is called {label!r}; did you mean {found.label!r}?")
+        return found
 
     @property
     def sort_key(self) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from orchestrator.cli import devices, init, search
+from orchestrator.cli import devices, doctor, init, recipes, search, studies
 
 app = typer.Typer(
     name="orchestrator", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -15,7 +15,10 @@ app = typer.Typer(
     epilog="Exit codes: 0 goal met, 1 not met, 2 usage or configuration, 3 infrastructure, 130 interrupted.")
 app.command("search")(search.search)
 app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
 app.add_typer(devices.app, name="devices")
+app.add_typer(studies.app, name="studies")
+app.add_typer(recipes.app, name="recipes")
 
 
 @app.callback()

@@ -23,7 +23,8 @@ def init(
         files = write_templates(directory)
         command = "orchestrator search" if directory == Path(".") else f"cd {directory} && orchestrator search"
         if format_ is Format.JSON:
-            typer.echo(json.dumps({"schema": SCHEMA, "files": [str(file) for file in files], "next": command}, indent=2))
+            document = {"schema": SCHEMA, "files": [str(file) for file in files], "next": command}
+            typer.echo(json.dumps(document, indent=2))
             return
         for file in files:
             typer.echo(f"wrote {file}")
@@ -43,8 +44,8 @@ def write_templates(directory: Path) -> list[Path]:
     files = [directory / name for name in FILES]
     existing = [str(file) for file in files if file.exists() or file.is_symlink()]
     if existing:
-        raise UsageError(f"{', '.join(existing)} exist(s) already and nothing is overwritten; choose another folder with "
-                         "--directory")
+        raise UsageError(f"nothing is overwritten, and {', '.join(existing)} exist(s) already; choose another folder "
+                         "with --directory")
     templates = resources.files("orchestrator").joinpath("templates")
     try:
         directory.mkdir(parents=True, exist_ok=True)

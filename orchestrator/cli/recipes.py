@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import Debug, Output, StoreFolder, opened, print_document, verb
+from orchestrator.cli.options import Debug, Output, StoreFolder, is_store, opened, print_document, store_place, verb
 from orchestrator.cli.outcome import NOT_MET, Format, fail
+
+if TYPE_CHECKING:
+    from orchestrator.schemas.recipes import RecipesList
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, export and verify recipes: the winners of the studies.",
@@ -18,12 +21,18 @@ app = typer.Typer(
 @app.command("list")
 def list_(store: StoreFolder = None, format_: Output = Format.TEXT, debug: Debug = False) -> None:
     """List the studies that have a winner, and where its recipe lies."""
-    with verb(debug), opened(store) as found:
-        from orchestrator.exports import recipes_document
+    with verb(debug):
+        from orchestrator.schemas.strict import SCHEMA
 
-        document = recipes_document(found)
-        if not document["recipes"]:
-            typer.echo("no study has a winner yet; see 'orchestrator studies list'", err=True)
+        folder = store_place(store)
+        document: RecipesList = {"schema": SCHEMA, "store": str(folder), "recipes": []}
+        if is_store(folder):
+            from orchestrator.exports import recipes_document
+
+            with opened(store) as found:
+                document = recipes_document(found)
+            if not document["recipes"]:
+                typer.echo("no study has a winner yet; see 'orchestrator studies list'", err=True)
 
         def as_text() -> None:
             from rich.console import Console

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import Debug, Output, StoreFolder, opened, print_document, store_place, verb
+from orchestrator.cli.options import Debug, Output, StoreFolder, is_store, opened, print_document, store_place, verb
 from orchestrator.cli.outcome import NOT_MET, Format, fail
 
 if TYPE_CHECKING:
@@ -26,17 +26,15 @@ Metric = Annotated[str | None, typer.Option(help="Quality to look at. [default: 
 def list_(store: StoreFolder = None, format_: Output = Format.TEXT, debug: Debug = False) -> None:
     """List all studies, oldest first."""
     with verb(debug):
-        from orchestrator.store.places import DATABASE_NAME
+        from orchestrator.schemas.strict import SCHEMA
 
         folder = store_place(store)
-        if (folder / DATABASE_NAME).is_file():
+        document: StudiesList = {"schema": SCHEMA, "store": str(folder), "studies": []}
+        if is_store(folder):
             from orchestrator.studies import studies_document
 
             with opened(store) as found:
                 document = studies_document(found)
-        else:
-            document = _nothing(folder)
-            typer.echo(f"there is no store in {folder} yet: 'orchestrator search' makes it", err=True)
 
         def as_text() -> None:
             from rich.console import Console
@@ -145,12 +143,6 @@ def _agreed(question: str) -> bool:
     except typer.Abort:
         typer.echo(err=True)
         return False
-
-
-def _nothing(folder: Path) -> StudiesList:
-    from orchestrator.schemas.strict import SCHEMA
-
-    return {"schema": SCHEMA, "store": str(folder), "studies": []}
 
 
 def _note_objective(view: StudyView) -> None:

@@ -11,13 +11,17 @@ from pydantic import TypeAdapter
 
 from orchestrator.schemas.devices import DeviceAdded, DeviceChecked, DeviceRemoved, DeviceSetUp, DevicesList
 from orchestrator.schemas.doctor import DoctorDocument
-from orchestrator.schemas.recipes import RecipeExported, RecipesList
+from orchestrator.schemas.dry_run import DryRunDocument
+from orchestrator.schemas.init import InitDocument
+from orchestrator.schemas.recipes import RecipeExported, RecipesList, RecipeVerified
 from orchestrator.schemas.search import SearchDocument
 from orchestrator.schemas.studies import StudiesList, StudyPareto, StudyPlot, StudyRemoved, StudyShow
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: Mapping[str, Any] = {
     "search": SearchDocument,
+    "search-dry-run": DryRunDocument,
+    "init": InitDocument,
     "studies-list": StudiesList,
     "studies-show": StudyShow,
     "studies-pareto": StudyPareto,
@@ -25,6 +29,7 @@ DOCUMENTS: Mapping[str, Any] = {
     "studies-rm": StudyRemoved,
     "recipes-list": RecipesList,
     "recipes-export": RecipeExported,
+    "recipes-verify": RecipeVerified,
     "devices-list": DevicesList,
     "devices-add": DeviceAdded,
     "devices-check": DeviceChecked,

@@ -8,6 +8,9 @@ from typing_extensions import TypedDict
 
 from orchestrator.schemas.strict import strict
 
+NO_ENERGY = "no meter is configured for this board"
+NOT_EVALUATED = "only baselines and the winner are evaluated on the test split"
+
 
 @strict
 class Latency(TypedDict):

@@ -55,6 +55,8 @@ class Dataset:
     """The first is the objective."""
     positional: bool
     """True when the inputs came as one array and not as a mapping."""
+    name: str
+    """As the user wrote it."""
 
 
 def top1(outputs: Any, targets: Array) -> float:
@@ -121,7 +123,7 @@ def check_data(found: Any, where: str) -> Dataset:
             if array.dtype.kind != first[argument].dtype.kind:
                 raise DataError(f"{where}: {name}: input {argument!r} is {array.dtype}, in calibration it is "
                                 f"{first[argument].dtype}; expected the same type in every split")
-    return Dataset(splits, _metrics(found.get("metrics"), where), positional)
+    return Dataset(splits, _metrics(found.get("metrics"), where), positional, where)
 
 
 def _inputs(value: Any, where: str) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from recipes.boundary import foreign
 from recipes.compilers.tflite.calibrate import calibrate
 from recipes.compilers.tflite.convert import convert
 from recipes.compilers.tflite.given import check_inputs, read_float_model, value_count
+from recipes.compilers.tflite.outputs import with_own_outputs, with_signature
 from recipes.errors import DataError, ModelError
 from recipes.models.dataset import Dataset, apply_metrics, check_labels, load_data
 from recipes.models.network import check_repeatable, load_network, parameter_count, run
@@ -116,19 +117,19 @@ def _import_tflite(reference: Reference, dataset: Dataset) -> _Imported:
     ports = read_float_model(model, reference.text, tuple(calibration), dataset.positional)
     check_inputs(ports, {name: (array.shape, array.dtype) for name, array in calibration.items()})
     _check_targets(dataset, ports.outputs[0].shape)
-    return _Imported(model, ports, None, value_count(model))
+    return _Imported(with_own_outputs(with_signature(model)), ports, None, value_count(model))
 
 
 def _check_targets(dataset: Dataset, shape: tuple[int, ...]) -> None:
     """Find labels out of range in any split before anything is built."""
     for name in ("validation", "test"):
-        check_labels(dataset.metrics, shape, _targets(dataset, name), name)
+        check_labels(dataset.metrics, shape, _targets(dataset, name), f"{dataset.name}: {name}")
 
 
 def _targets(dataset: Dataset, name: str) -> Array:
     targets = dataset.splits[name].targets
     if targets is None:
-        raise DataError(f"{name}: the targets are missing")
+        raise DataError(f"{dataset.name}: {name}: the targets are missing")
     return targets
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 from collections.abc import Callable, Mapping
@@ -20,10 +21,13 @@ ATTEMPTS = 200
 NEIGHBOURS = 200
 MARGIN = 0.02
 LOSS = 0.002
+BASELINE = "random"
+"""The sampler that learns nothing: what it finds is chance."""
+SCAN = 5000
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    BASELINE: lambda seed: optuna.samplers.RandomSampler(seed=seed),
 }
 """Name -> factory. TPE: Bergstra et al. 2011 (NeurIPS 24), multivariate and with constraints as in
 Optuna (Akiba et al. 2019); random: the baseline that every sampler must beat."""
@@ -51,6 +55,7 @@ class OrdinalProposer:
         self._study = optuna.create_study(direction="maximize", sampler=SAMPLERS[sampler](seed))
         self._free: dict[str, BaseDistribution] = {
             name: IntDistribution(0, len(options) - 1) for name, options in choices.items() if len(options) > 1}
+        self._climbs = sampler != BASELINE
         self._turn = 0
         self._asked: dict[str, optuna.Trial] = {}
         self._known: set[str] = set()
@@ -58,12 +63,12 @@ class OrdinalProposer:
         self._by_id: dict[str, Candidate] = {}
 
     def propose(self) -> Candidate | None:
-        """Ask the sampler, or, every other time, step from the best candidate known.
+        """Ask the sampler, or, every other time (but for `random`), step from the best candidate known.
 
         What is surely too large is skipped: sizes are additive, so they need no measurement.
         """
         self._turn += 1
-        if self._turn % 2 == 0 and (step := self._neighbour()) is not None:
+        if self._climbs and self._turn % 2 == 0 and (step := self._neighbour()) is not None:
             return step
         for _ in range(ATTEMPTS):
             trial = self._study.ask(self._free)
@@ -73,7 +78,7 @@ class OrdinalProposer:
                 self._asked[candidate.id] = trial
                 return candidate
             self._study.tell(trial, state=TrialState.FAIL)
-        return self._neighbour()
+        return self._neighbour() or self._any()
 
     def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
         """Give a trial to the study; a candidate outside the reduced space only counts as known."""
@@ -126,6 +131,16 @@ class OrdinalProposer:
             if candidate.id not in self._known and self._fits(candidate):
                 self._known.add(candidate.id)
                 self._by_id[candidate.id] = candidate
+                return candidate
+        return None
+
+    def _any(self) -> Candidate | None:
+        """Return the first candidate that is not known, widest first; None when there is none left."""
+        every = itertools.product(*(range(len(self._choices[name])) for name in self._free))
+        for picks in itertools.islice(every, len(self._known) + SCAN):
+            candidate = self._candidate(dict(zip(self._free, picks, strict=True)))
+            if candidate.id not in self._known and self._fits(candidate):
+                self._known.add(candidate.id)
                 return candidate
         return None
 

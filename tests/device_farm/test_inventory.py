@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
-from device_farm.inventory import BoardEntry, Hop, Inventory, InventoryError, RuntimeSpec, add_board, remove_board
+from device_farm.inventory import (
+    BoardEntry,
+    Hop,
+    Inventory,
+    InventoryError,
+    RuntimeSpec,
+    add_board,
+    inventory_schema,
+    remove_board,
+)
 
 ROOT = Path(__file__).parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0wmN/Cr3JXqmLW7u+g9pTh+wyqDHpSQEIQczXkVx9q"
@@ -270,3 +283,59 @@ class TestRemoving:
         with pytest.raises(InventoryError, match=r"no board 'pi-c'; did you mean '.*'\? Boards: pi-a, pi-b, jetson"):
             remove_board(path, "pi-c")
         assert path.read_text() == FILE
+
+
+class TestDocumented:
+    """The example file, the schema and the documentation say what the code does."""
+
+    def test_the_example_file_is_an_inventory(self) -> None:
+        path = ROOT / "inventory.yaml"
+        assert Inventory.load(path).boards == ()
+        _, _, schema = path.read_text().splitlines()[0].partition("$schema=")
+        assert (ROOT / schema).is_file()
+
+    def test_its_examples_are_valid_when_they_are_uncommented(self, tmp_path: Path) -> None:
+        text = (ROOT / "inventory.yaml").read_text()
+        uncommented = re.sub(r"^  # ", "  ", text, flags=re.MULTILINE)
+        (tmp_path / "inventory.yaml").write_text(uncommented)
+        boards = Inventory.load(tmp_path / "inventory.yaml").boards
+        assert [entry.kind for entry in boards] == ["rpi4", "rpi5", "jetson-orin-nano", "x86-n100"]
+        assert [len(entry.hops()) for entry in boards] == [1, 1, 2, 1]
+        jsonschema.validate(yaml.safe_load(uncommented), inventory_schema())
+        jsonschema.validate(yaml.safe_load(text), inventory_schema())
+
+    def test_a_board_can_be_added_to_the_example_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "inventory.yaml"
+        path.write_text((ROOT / "inventory.yaml").read_text())
+        before = set(path.read_text().splitlines())
+        add_board(path, board())
+        assert Inventory.load(path).boards == (board(),)
+        assert before <= set(path.read_text().splitlines())
+
+    def test_the_schema_in_the_documentation_is_current(self) -> None:
+        written = json.loads((ROOT / "docs" / "schemas" / "inventory.schema.json").read_text())
+        assert written == inventory_schema(), "run: python -m orchestrator.schemas docs/schemas"
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [("kind: rpi4", "knd: rpi4"), ("port: 2222", "port: 0"), ("user: me\n    host_key", "host_key"),
+         ('"1"', "1"), ("OMP_NUM_THREADS", "2X"), ("schema: 1", "schema: 2"), ("pi-b:", "Pi B:")],
+    )  # fmt: skip
+    def test_the_schema_refuses_what_the_reader_refuses(self, path: Path, old: str, new: str) -> None:
+        jsonschema.validate(yaml.safe_load(FILE), inventory_schema())
+        edited(path, old, new)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(yaml.safe_load(path.read_text()), inventory_schema())
+
+    def test_the_documentation_explains_every_key(self) -> None:
+        text = (ROOT / "docs" / "inventory.md").read_text()
+        schema = inventory_schema()
+        keys = [key for part in schema["$defs"].values() for key in part["properties"]]
+        assert [key for key in keys if f"| `{key}` |" not in text and f"`{key}:" not in text] == []
+
+    def test_the_documentations_example_is_valid(self, tmp_path: Path) -> None:
+        blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "inventory.md").read_text(), re.M | re.S)
+        assert blocks
+        for block in blocks:
+            (tmp_path / "inventory.yaml").write_text(block)
+            assert len(Inventory.load(tmp_path / "inventory.yaml").boards) > 0

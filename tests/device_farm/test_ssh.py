@@ -102,6 +102,12 @@ class TestConnecting:
         with pytest.raises(AuthenticationFailed, match="nowhere cannot be read"):
             failing(sshd.entry(identity_file=str(tmp_path / "nowhere")))
 
+    def test_small_packets_are_not_held_back(self, transport: SSHTransport) -> None:
+        """With Nagle's algorithm on, every command waits 40 ms for a delayed acknowledgement."""
+        transport.connect()
+        sock = transport._connections[-1].transport.sock
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
     def test_the_environment_reaches_every_command(self, sshd: Sshd) -> None:
         transport = SSHTransport(sshd.entry(env={"BOARD_COLOUR": "two words"}))
         assert transport.run(["sh", "-c", "echo $BOARD_COLOUR"], WAIT_S).stdout == "two words\n"
@@ -180,6 +186,13 @@ class TestFiles:
             source.write_bytes(b"small")
             transport.push(source, there)
             assert transport.run(["cat", there], WAIT_S).stdout == "small"
+            # To the last byte: then a file of a single packet fails, too, and the old one stays.
+            transport.run(["sh", "-c", 'cat /dev/zero > "$1"', "sh", f"{server.root}/rest"], WAIT_S)
+            source.write_bytes(secrets.token_bytes(20_000))
+            with pytest.raises(PushFailed, match="the disk is full: 0 kB free"):
+                transport.push(source, there)
+            assert transport.run(["cat", there], WAIT_S).stdout == "small"
+            assert transport.run(["ls", "-A", f"{server.root}/artifacts"], WAIT_S).stdout == "model\n"
             transport.close()
 
     def test_a_read_only_folder_is_named(self, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Difference:
     """The first layer of a converted model whose output PyTorch does not compute."""
 
     layer: str
-    """As in the search space."""
+    """As in the search space; the module's path where it is no layer of that."""
     kind: str
     """The operator, in the runtime's words."""
 
@@ -89,6 +89,8 @@ class Suspect:
     float_model: str
     """Blob."""
     ports: Ports
+    layer_of: Mapping[int, str]
+    """Operator -> its layer in the search space."""
     split: str
     """Blob."""
 
@@ -104,14 +106,14 @@ def find_difference(suspect: Suspect, example: int | None) -> Difference | None:
     network = load_network(suspect.model)
     for index in range(min(EXAMPLES, split.examples)) if example is None else (example,):
         inputs = {name: array[index:index + 1] for name, array in split.inputs.items()}
-        found = first_difference(network, suspect.positional, model, suspect.ports, inputs)
+        found = first_difference(network, suspect.positional, model, suspect.ports, suspect.layer_of, inputs)
         if found is not None:
             return found
     return None
 
 
 def first_difference(network: Network, positional: bool, model: bytes, ports: Ports,
-                     inputs: Mapping[str, Array]) -> Difference | None:
+                     layer_of: Mapping[int, str], inputs: Mapping[str, Array]) -> Difference | None:
     """Compare every tensor that a converted model computes with every tensor that PyTorch computes.
 
     An operator is right when its output is among PyTorch's tensors (fused operators give the last of
@@ -124,6 +126,7 @@ def first_difference(network: Network, positional: bool, model: bytes, ports: Po
         positional: pass the inputs by position and not by name.
         model: the float .tflite model.
         ports: of that model.
+        layer_of: operator -> its layer in the search space; others are named by their modules.
         inputs: one example, argument name -> array (1, ...).
     """
     graph = read_graph(model)
@@ -136,7 +139,9 @@ def first_difference(network: Network, positional: bool, model: bytes, ports: Po
             right.add(op.index)
     wrong = [op for op in graph.operators if op.index not in right and op.kind not in FOLLOWERS]
     first = next((op for op in wrong if op.kind not in PARTS), wrong[0] if wrong else None)
-    return None if first is None else Difference(module_path(graph, first) or first.kind.lower(), first.kind)
+    if first is None:
+        return None
+    return Difference(layer_of.get(first.index) or module_path(graph, first) or first.kind.lower(), first.kind)
 
 
 def _is_known(array: Array, known: Mapping[int, list[Array]]) -> bool:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.boundary import foreign
+from recipes.compilers.tflite.edit import rename
 from recipes.compilers.tflite.graph import Graph, Port, read_graph
 from recipes.compilers.tflite.movements import without_needless_movements
+from recipes.compilers.tflite.outputs import with_own_outputs
 from recipes.errors import ModelError
 from recipes.models.network import Network, call, flatten, tensors, watched
 from recipes.ports import Array, Ports, PortSpec
@@ -41,8 +43,10 @@ def convert(network: Network, example: Mapping[str, Array], positional: bool) ->
     module = artifact_module(network.module, None if positional else tuple(given), last_in, last_out)
     sample = tuple(tensor.movedim(1, -1).contiguous() if last else tensor
                    for tensor, last in zip(given.values(), last_in, strict=True))
-    with foreign("the conversion to tflite", ModelError):
-        data = without_needless_movements(bytes(litert_torch.convert(module, sample).model_content()))
+    with foreign("the conversion (the model must pass torch.export: no branches on values, no changing shapes)",
+                 ModelError):
+        data = bytes(litert_torch.convert(module, sample).model_content())
+        data = with_own_outputs(without_needless_movements(rename(data, _shorter_names(module))))
     return data, float_ports(read_graph(data), tuple(given), last_in, last_out)
 
 
@@ -59,6 +63,20 @@ def _convolution_ranks(network: Network, given: Mapping[str, torch.Tensor],
 
     with watched(look):
         return call(network, given, positional), ranks
+
+
+def _shorter_names(module: torch.nn.Module) -> dict[str, str]:
+    """Return replacements in tensors' names, longest first; a small model's file is mostly names.
+
+    Our own wrapper's name is cut short. Classes such as `Conv_Block` lose their underscores, because the
+    converter joins class and attribute by one.
+    """
+    wrapper = type(module)
+    classes = {type(part) for part in module.modules() if "_" in type(part).__name__}
+    names = {f".{found.__qualname__}_": f".{found.__qualname__.removesuffix(found.__name__)}"
+                                        f"{found.__name__.replace('_', '')}_" for found in classes}
+    names[f"{wrapper.__module__}.{wrapper.__qualname__}"] = "a.A"
+    return dict(sorted(names.items(), key=lambda pair: -len(pair[0])))
 
 
 def float_ports(graph: Graph, names: Sequence[str], last_in: Sequence[bool], last_out: Sequence[bool]) -> Ports:

@@ -19,6 +19,8 @@ WRAPPED = "net"
 """The attribute under which `convert.ArtifactModule` holds the user's network."""
 CONSTANT = "arith.constant"
 """What the converter calls a constant that several operators share; the output then tells the layer."""
+OUTPUT = "serving_default_"
+"""How the converter names the outputs of the model, whatever module computes them."""
 SEGMENT = re.compile(r"^[\w.<>]+\.[A-Za-z]\w*$")
 KERNEL = re.compile(r"/torch\.nn\.modules\.(conv|linear)\.\w+$")
 LEAF = re.compile(r"(?:^|/)torch\.nn\.modules\.[a-z_]+\.[A-Z]\w*$")
@@ -157,6 +159,8 @@ def module_path(graph: Graph, op: Operator) -> str:
         raw = _first_name(graph, op) if nameless else [*kernels, *reversed(pieces), graph.tensors[weight].name][0]
     else:
         raw = _first_name(graph, op)
+    if raw.startswith(OUTPUT):
+        return ""
     segments = [s for s in raw.split("/") if s]
     if not all(SEGMENT.match(s) for s in segments):
         return ".".join(segments)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from recipes.compilers.tflite.edit import constant, new_constant, new_tensor, reshape
 from recipes.compilers.tflite.graph import Graph, Operator, read_graph
 from recipes.ports import Array
 
@@ -64,17 +65,17 @@ def _moves(graph: Graph, op: Operator) -> bool:
 
 
 def _moved(parsed: Any, graph: Graph, tensor: int) -> Moved | None:
-    """Go back from a tensor over the operators that only move; None where no TRANSPOSE is among them."""
+    """Go back from a tensor over the operators that only move; None for indices, or without a TRANSPOSE."""
     steps: list[Operator] = []
     source = tensor
     while (writer := graph.producer.get(source)) is not None and _moves(graph, writer):
         steps.insert(0, writer)
         source = writer.inputs[0]
-    if not any(step.kind == "TRANSPOSE" for step in steps):
+    if graph.tensors[source].dtype != "FLOAT32" or not any(step.kind == "TRANSPOSE" for step in steps):
         return None
     order = np.arange(graph.tensors[source].elements).reshape(graph.tensors[source].shape)
     for step in steps:
-        order = order.transpose(_constant(parsed, step.inputs[1])) if step.kind == "TRANSPOSE" \
+        order = order.transpose(constant(parsed, step.inputs[1])) if step.kind == "TRANSPOSE" \
             else order.reshape(graph.tensors[step.outputs[0]].shape)
     return Moved(tensor, source, order)
 
@@ -97,7 +98,7 @@ def _into_weights(parsed: Any, graph: Graph, reader: Operator, moved: Moved) -> 
     shared = len(graph.consumers[reader.inputs[1]]) > 1 or sum(t.buffer == weights.buffer for t in graph.tensors) > 1
     if shared or not weights.constant or weights.dtype != "FLOAT32" or weights.shape[1] != moved.order.size:
         return False
-    columns = _constant(parsed, reader.inputs[1])
+    columns = constant(parsed, reader.inputs[1])
     placed = np.empty_like(columns)
     placed[:, moved.order.ravel()] = columns
     parsed.buffers[weights.buffer].data = np.frombuffer(placed.tobytes(), np.uint8)
@@ -108,7 +109,7 @@ def _into_axes(parsed: Any, graph: Graph, reader: Operator, moved: Moved) -> boo
     """Reduce over those axes of the source that hold the same elements."""
     if reader.kind not in REDUCTIONS or not graph.tensors[reader.inputs[1]].constant:
         return False
-    asked = tuple(int(axis) % moved.order.ndim for axis in _constant(parsed, reader.inputs[1]).ravel())
+    asked = tuple(int(axis) % moved.order.ndim for axis in constant(parsed, reader.inputs[1]).ravel())
     wanted, shape = _groups(moved.order, asked), graph.tensors[moved.source].shape
     source = np.arange(moved.order.size).reshape(shape)
     result = graph.tensors[reader.outputs[0]].shape
@@ -118,7 +119,7 @@ def _into_axes(parsed: Any, graph: Graph, reader: Operator, moved: Moved) -> boo
             keep = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
             if result in (left, keep) and np.array_equal(_groups(source, axes), wanted):
                 entry = _entry(parsed, reader)
-                entry.inputs = [moved.source, _new_tensor(parsed, f"axes_{reader.index}", np.array(axes, np.int32))]
+                entry.inputs = [moved.source, new_constant(parsed, f"axes_{reader.index}", np.array(axes))]
                 entry.builtinOptions.keepDims = result != left
                 return True
     return False
@@ -136,61 +137,12 @@ def _entry(parsed: Any, op: Operator) -> Any:
     return next(entry for entry in parsed.subgraphs[0].operators if int(entry.outputs[0]) == op.outputs[0])
 
 
-def _constant(parsed: Any, tensor: int) -> Array:
-    """Return the value of a constant of float32 or int32."""
-    from ai_edge_litert.tools import flatbuffer_utils as flat
-
-    entry = parsed.subgraphs[0].tensors[tensor]
-    dtype = np.float32 if entry.type == flat.TensorType.FLOAT32 else np.int32
-    return np.frombuffer(bytes(parsed.buffers[entry.buffer].data), dtype).reshape(tuple(entry.shape))
-
-
-def _new_tensor(parsed: Any, name: str, value: Array) -> int:
-    """Add a constant of 32-bit integers and return its tensor."""
-    from ai_edge_litert.tools import flatbuffer_utils as flat
-
-    buffer = flat.BufferT()
-    buffer.data = np.frombuffer(value.tobytes(), np.uint8)
-    tensor = flat.TensorT()
-    tensor.name, tensor.shape, tensor.type = name.encode(), list(value.shape), flat.TensorType.INT32
-    tensor.buffer = len(parsed.buffers)
-    parsed.buffers.append(buffer)
-    parsed.subgraphs[0].tensors.append(tensor)
-    return len(parsed.subgraphs[0].tensors) - 1
-
-
 def _reshaped(parsed: Any, graph: Graph, reader: Operator, moved: Moved) -> int:
     """Put a RESHAPE of the source to the moved tensor's shape before its reader; return what it writes."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    sub, shape = parsed.subgraphs[0], graph.tensors[moved.tensor].shape
-    written = schema.TensorT()
-    old = sub.tensors[moved.tensor]
-    written.name, written.shape, written.type = old.name + f"_{reader.index}".encode(), list(shape), old.type
-    written.buffer = 0  # by convention the empty one
-    sub.tensors.append(written)
-    operator = schema.OperatorT()
-    operator.outputs = [len(sub.tensors) - 1]
-    operator.inputs = [moved.source, _new_tensor(parsed, f"shape_{reader.index}", np.array(shape, np.int32))]
-    operator.opcodeIndex = _reshape_code(parsed)
-    operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
-    operator.builtinOptions = schema.ReshapeOptionsT()
-    operator.builtinOptions.newShape = list(shape)
-    sub.operators.insert(sub.operators.index(_entry(parsed, reader)), operator)
-    return int(operator.outputs[0])
-
-
-def _reshape_code(parsed: Any) -> int:
-    from ai_edge_litert import schema_py_generated as schema
-
-    kind = schema.BuiltinOperator.RESHAPE
-    for index, code in enumerate(parsed.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == kind:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = kind, kind, 1
-    parsed.operatorCodes.append(code)
-    return len(parsed.operatorCodes) - 1
+    operators, tensor = parsed.subgraphs[0].operators, graph.tensors[moved.tensor]
+    written = new_tensor(parsed, f"{tensor.name}_{reader.index}", tensor.shape)
+    operators.insert(operators.index(_entry(parsed, reader)), reshape(parsed, moved.source, written, tensor.shape))
+    return written
 
 
 def _drop_unused(parsed: Any, graph: Graph) -> None:

@@ -92,24 +92,4 @@ class Quantiser:
             raise InfeasibleCandidate(f"the quantiser refuses: {str(error).splitlines()[0]}") from error
         if result.quantized_model is None:
             raise InfeasibleCandidate("the quantiser returned no model")
-        return self._mended(bytes(result.quantized_model))
-
-    def _mended(self, artifact: bytes) -> bytes:
-        """Make the artifact's outputs those of its signature.
-
-        Where an operator reads an output of the model too, and reads it quantised, the quantiser takes
-        its quantised copy for the output; the signature still names the right tensor.
-        """
-        from ai_edge_litert.tools import flatbuffer_utils as flat
-
-        graph = self._layers.graph
-        if not any(port.tensor in graph.consumers for port in graph.outputs):
-            return artifact
-        parsed = flat.convert_bytearray_to_object(bytearray(artifact))
-        named = {bytes(entry.name): int(entry.tensorIndex)
-                 for signature in parsed.signatureDefs or () for entry in signature.outputs}
-        outputs = [int(tensor) for tensor in parsed.subgraphs[0].outputs]
-        for port in graph.outputs:
-            outputs[port.position] = named.get(port.name.encode(), outputs[port.position])
-        parsed.subgraphs[0].outputs = outputs
-        return bytes(flat.convert_object_to_bytearray(parsed))
+        return bytes(result.quantized_model)

@@ -1,0 +1,77 @@
+"""What `orchestrator search --dry-run` prints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from orchestrator.schemas.search import RuntimeDocument
+from orchestrator.schemas.strict import strict
+
+
+@strict
+class DryRunBoard(TypedDict):
+    """The board that was asked."""
+
+    name: str
+    kind: str
+    runtime: RuntimeDocument
+
+
+@strict
+class DryRunLayer(TypedDict):
+    """One variable of the search space."""
+
+    name: str
+    kind: str
+    """The operator in the runtime's words."""
+    weights: int
+    """Number of weights, without bias."""
+    macs: int
+    """Multiply-accumulates of one inference."""
+    choices: list[str]
+    """Legal configurations, widest first."""
+
+
+@strict
+class Prices(TypedDict):
+    """What one candidate costs, seconds."""
+
+    build_s: float
+    accuracy_s: float
+    measurement_s: float
+
+
+@strict
+class DryRunFloat32(TypedDict):
+    """The float32 baseline."""
+
+    latency_s: float
+    """Median."""
+    size_bytes: int
+    metrics: dict[str, float]
+    """On the validation split."""
+
+
+@strict
+class DryRunDocument(TypedDict):
+    """`orchestrator search --dry-run`: what a search would do, from one measurement of float32."""
+
+    schema: Literal[1]
+    dry_run: Literal[True]
+    model: str
+    board: DryRunBoard
+    layers: list[DryRunLayer]
+    log10_candidates: float
+    """Decimal logarithm of the number of candidates."""
+    parameters: int
+    """Of the network."""
+    baselines: list[str]
+    seeds: list[str]
+    prices: Prices
+    float32: DryRunFloat32
+    measurements: int
+    estimate_s: float
+    """Time that the search will take, after start-up."""
+    simulated: bool

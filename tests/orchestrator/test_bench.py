@@ -1,0 +1,273 @@
+"""Whose fault a failure is: a bench over boards that follow a script."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_farm.errors import (
+    AgentMismatch,
+    AuthenticationFailed,
+    BoardBusy,
+    BoardUnreachable,
+    ChannelClosed,
+    FarmError,
+    HostKeyMismatch,
+    LeaseLost,
+)
+from device_farm.facts import BoardFacts
+from orchestrator.bench import ATTEMPTS, Bench, BoardRunner, Job
+from profilers.golden import Array
+from profilers.measurement import Measurement, MeasureSettings, Sensors
+from profilers.refusals import ArtifactDied
+from profilers.runner import MeasuredSession
+from recipes.artifact import Artifact
+from search.errors import InfeasibleCandidate
+
+OUTPUTS = (np.array([[0.0, 1.0], [1.0, 0.0]], np.float32),)
+FACTS = BoardFacts(machine="aarch64", model="Raspberry Pi 4", cpu_features=("asimd",), cores=4, memory_bytes=1 << 32,
+                   os="Linux", glibc="2.36", python="3.11.2", boot_id="b")
+Outcome = Exception | tuple[Array, ...]
+
+
+def job(name: str) -> Job:
+    return Job(Artifact(Path(name), name, 10), Path("golden.npz"), OUTPUTS, tolerance=0.01)
+
+
+CANDIDATE, REFERENCE = job("candidate"), job("float32")
+
+
+@dataclass
+class Board:
+    """Every connection, lock and measurement takes the next outcome of its list; an empty list means: well."""
+
+    connects: list[BaseException | None] = field(default_factory=list)
+    locks: list[BaseException | None] = field(default_factory=list)
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    """Artifact -> what its measurements come to."""
+    events: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    settings: list[MeasureSettings] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def connect(self) -> BoardRunner:
+        self.events.append("connect")
+        self._raise(self.connects)
+        return Runner(self)
+
+    @staticmethod
+    def _raise(planned: list[BaseException | None]) -> None:
+        problem = planned.pop(0) if planned else None
+        if problem is not None:
+            raise problem
+
+    def outcome(self, artifact: str) -> tuple[Array, ...]:
+        planned = self.outcomes.get(artifact, [])
+        found = planned.pop(0) if planned else OUTPUTS
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+@dataclass
+class Runner:
+    board: Board
+    runtime_name: str = "litert"
+    runtime_version: str = "2.3"
+    closed: bool = False
+
+    @property
+    def facts(self) -> BoardFacts:
+        return FACTS
+
+    def acquire(self, token: int, owner: str, series: str | None = None) -> None:
+        self.board.events.append(f"lock for {owner} in {series}")
+        self.board.tokens.append(token)
+        Board._raise(self.board.locks)
+
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+        assert not self.closed
+        self.board.events.append(artifact.sha256)
+        self.board.settings.append(settings)
+        return MeasuredSession(measurement(artifact), self.board.outcome(artifact.sha256))
+
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+        assert not self.closed
+        self.board.events.append(f"run {inputs} to {outputs}")
+        self.board.outcome(artifact.sha256)
+
+    def close(self) -> None:
+        self.board.events.append("close")
+        self.closed = True
+
+
+def measurement(artifact: Artifact) -> Measurement:
+    return Measurement(
+        artifact_sha256=artifact.sha256, board="pi-a", kind="rpi4", boot_id="b", runtime="litert",
+        runtime_version="2.3", agent_version="1", threads=1, wall_ns=(1000, 1001), cpu_ns=(990, 991), warmup_runs=3,
+        load_s=0.1, before=Sensors(), after=Sensors(), peak_rss_bytes=None, simulated=False, session_s=0.2)
+
+
+def bench(board: Board, reference: bool = True, patience_s: float = 0.0) -> Bench:
+    made = Bench("pi-a", board.connect, "study a", MeasureSettings(threads=3), "vm:/store/pi-a", patience_s,
+                 board.notices.append)
+    if reference:
+        made.set_reference(REFERENCE)
+    return made
+
+
+def measured(board: Board) -> list[str]:
+    return [event for event in board.events if event in ("candidate", "float32")]
+
+
+def test_a_healthy_board_measures_once_with_the_studys_settings() -> None:
+    board = Board()
+    with bench(board) as opened:
+        assert opened.measure(CANDIDATE) == measurement(CANDIDATE.artifact)
+        opened.measure(CANDIDATE, replace(opened.settings, max_sampling_s=0.25))
+    assert board.events == ["connect", "lock for study a in vm:/store/pi-a", "candidate", "candidate", "close"]
+    assert [(s.threads, s.max_sampling_s) for s in board.settings] == [(3, 1.0), (3, 0.25)]
+
+
+def test_two_failures_of_the_farm_are_survived_on_new_connections() -> None:
+    board = Board(outcomes={"candidate": [ChannelClosed("gone"), FarmError("odd"), OUTPUTS]})
+    with bench(board) as opened:
+        assert opened.measure(CANDIDATE) == measurement(CANDIDATE.artifact)
+    assert measured(board) == ["candidate"] * 3
+    assert board.events.count("connect") == board.events.count("close") == 3
+    assert board.tokens == sorted(set(board.tokens)), "tokens must rise"
+
+
+def test_a_board_that_comes_back_is_waited_for() -> None:
+    board = Board(connects=[BoardUnreachable("no route"), BoardUnreachable("no route"), None])
+    with bench(board) as opened:
+        opened.measure(CANDIDATE)
+    assert board.events.count("connect") == 3
+
+
+def test_the_last_failure_is_raised_with_the_number_of_attempts() -> None:
+    board = Board(outcomes={"candidate": [ChannelClosed(f"gone {i}") for i in range(9)]})
+    last = rf"^gone {ATTEMPTS - 1} \(tried {ATTEMPTS} times\)$"
+    with bench(board) as opened, pytest.raises(ChannelClosed, match=last):
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate"] * ATTEMPTS
+    assert board.events[-1] == "close"
+
+
+@pytest.mark.parametrize("error", [
+    HostKeyMismatch("another key"), AuthenticationFailed("refused"), AgentMismatch("no runtime"),
+    LeaseLost("taken over")])
+def test_what_another_attempt_does_not_mend_is_not_tried_again(error: FarmError) -> None:
+    board = Board(connects=[error])
+    started = time.monotonic()
+    with pytest.raises(type(error), match=f"^{error}$"), bench(board):
+        pass
+    assert time.monotonic() - started < 0.4
+    assert board.events == ["connect"]
+
+
+def test_a_board_that_another_holds_is_waited_for_on_one_connection() -> None:
+    board = Board(locks=[BoardBusy("held by another"), BoardBusy("held by another"), None])
+    with bench(board, patience_s=30) as opened:
+        opened.measure(CANDIDATE)
+    assert board.notices == ["waiting for pi-a: held by another"]
+    assert board.events.count("connect") == 1
+    assert board.tokens == sorted(set(board.tokens))
+
+
+def test_patience_ends_and_leaves_no_open_connection() -> None:
+    board = Board(locks=[BoardBusy("held by another")] * 99)
+    started = time.monotonic()
+    with pytest.raises(BoardBusy, match="held by another"), bench(board, patience_s=0.8):
+        pass
+    assert 0.8 <= time.monotonic() - started < 3
+    assert board.events[-1] == "close"
+
+
+def test_an_interrupt_while_waiting_leaves_no_open_connection() -> None:
+    board = Board(locks=[KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt), bench(board):
+        pass
+    assert board.events[-1] == "close"
+
+
+def test_a_refused_candidate_is_neither_repeated_nor_judged() -> None:
+    board = Board(outcomes={"candidate": [InfeasibleCandidate("no such operator")]})
+    with bench(board) as opened, pytest.raises(InfeasibleCandidate, match="^no such operator$"):
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate"]
+
+
+def test_a_death_beside_a_healthy_reference_is_repeated_once() -> None:
+    board = Board(outcomes={"candidate": [ArtifactDied("SIGSEGV"), OUTPUTS]})
+    with bench(board) as opened:
+        assert opened.measure(CANDIDATE) == measurement(CANDIDATE.artifact)
+    assert measured(board) == ["candidate", "float32", "candidate"]
+
+
+def test_two_deaths_beside_a_healthy_reference_are_the_candidates_fault() -> None:
+    board = Board(outcomes={"candidate": [ArtifactDied("SIGSEGV one"), ArtifactDied("SIGSEGV two")]})
+    with bench(board) as opened:
+        with pytest.raises(InfeasibleCandidate, match="^twice, beside a healthy reference: SIGSEGV two$") as caught:
+            opened.measure(CANDIDATE)
+        assert not isinstance(caught.value, ArtifactDied)
+        opened.measure(job("next"))
+    assert measured(board) == ["candidate", "float32", "candidate", "float32"]
+
+
+@pytest.mark.parametrize("illness", [
+    ArtifactDied("SIGBUS"), InfeasibleCandidate("no memory"), (OUTPUTS[0] + 1,)])
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_reference_that_fails_too_is_the_farms_fault(illness: Outcome, moment: int) -> None:
+    well: list[Outcome] = [OUTPUTS] * (moment - 1)
+    board = Board(outcomes={"candidate": [ArtifactDied("SIGSEGV")] * 2, "float32": [*well, illness]})
+    with bench(board) as opened, pytest.raises(FarmError, match="pi-a is ill.*orchestrator devices check pi-a"):
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate", "float32"] * moment
+
+
+def test_the_farm_may_fail_during_the_cross_examination() -> None:
+    board = Board(outcomes={"candidate": [ArtifactDied("SIGSEGV"), OUTPUTS],
+                            "float32": [ChannelClosed("gone"), OUTPUTS]})
+    with bench(board) as opened:
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate", "float32", "float32", "candidate"]
+
+
+def test_without_a_reference_a_death_is_told_as_it_is() -> None:
+    for made, dying in ((bench(Board(outcomes={"candidate": [ArtifactDied("SIGSEGV")]}), reference=False), CANDIDATE),
+                        (bench(Board(outcomes={"float32": [ArtifactDied("SIGSEGV")]})), REFERENCE)):
+        with made as opened, pytest.raises(ArtifactDied, match="^SIGSEGV$"):
+            opened.measure(dying)
+
+
+def test_wrong_outputs_are_the_candidates_fault() -> None:
+    board = Board(outcomes={"candidate": [(OUTPUTS[0] + np.float32(0.02),)]})
+    with bench(board) as opened, pytest.raises(InfeasibleCandidate, match="output 0 on pi-a differs .* 2.00% of its"):
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate"]
+
+
+def test_outputs_within_the_tolerance_count() -> None:
+    board = Board(outcomes={"candidate": [(OUTPUTS[0] + np.float32(0.009),)]})
+    with bench(board) as opened:
+        assert opened.measure(CANDIDATE).wall_ns == (1000, 1001)
+
+
+def test_a_split_runs_with_the_same_patience() -> None:
+    board = Board(outcomes={"candidate": [ChannelClosed("gone")]})
+    with bench(board) as opened:
+        opened.run(CANDIDATE.artifact, Path("in"), Path("out"))
+    assert [event for event in board.events if event.startswith("run")] == ["run in to out"] * 2
+
+
+def check(made: Callable[[], BoardRunner]) -> None:
+    """Mypy: the fake is a BoardRunner."""
+
+
+check(Board().connect)

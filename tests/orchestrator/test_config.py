@@ -1,0 +1,156 @@
+"""study.yaml and the command line become one configuration, or an error that names the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from orchestrator.config import CHANGEABLE, StudyConfig, load_config, parse_accuracy, study_schema
+from orchestrator.errors import UsageError
+from search.recipes import UNIFORM
+
+
+def write(folder: Path, **keys: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({"schema": 1, **keys}), "utf-8")
+    return path
+
+
+def refusal(file: Path | None, **overrides: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_config(file, overrides)
+    return str(caught.value)
+
+
+def test_defaults_need_no_file() -> None:
+    config = load_config(None, {})
+    assert (config.model, config.data, config.device) == ("demo:residual", "demo:fashion_mnist", "local")
+    assert (config.budget, config.max_drop, config.measurements, config.sampler) == (None, None, 48, "tpe")
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, budget="10ms", measurements=7, require=["top1 >= -0.01"], model="demo:separable")
+    config = load_config(file, {"budget": "0.5x", "measurements": None, "require": (), "seed": 3})
+    assert (config.budget, config.measurements, config.require) == ("0.5x", 7, ("top1 >= -0.01",))
+    assert (config.model, config.seed) == ("demo:separable", 3)
+
+
+def test_a_file_says_its_version(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("model: demo:residual\n")
+    assert refusal(file) == f"{file}: the key 'schema' is missing; write 'schema: 1'"
+    file.write_text("schema: 2\n")
+    assert refusal(file).startswith(f"{file}: schema: ")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("- a\n- b\n", "expected a mapping of keys such as model, data, budget; got list"),
+    ("schema: [1\n", "not YAML"),
+    ("", "got NoneType"),
+])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    assert message in refusal(file)
+    assert refusal(file).startswith(f"{file}: ")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: No such file or directory"
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert "not YAML" in refusal(binary)
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
+    file = write(tmp_path, measurement=3)
+    assert refusal(file) == f"{file}: measurement: no such key; did you mean 'measurements'?"
+    assert "known: schema, study, model, data" in refusal(write(tmp_path, xyzzy=3))
+
+
+def test_every_problem_is_told(tmp_path: Path) -> None:
+    lines = refusal(write(tmp_path, budgets="10ms", threads=0, io="int4")).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["threads", "io", "budgets"]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("budget", "fast", "expected a positive time"),
+    ("budget", "0.5x:int9", "no baseline 'int9'"),
+    ("size_budget", "10ms", "expected a size such as 80KB"),
+    ("time", "0s", "expected a positive time"),
+    ("max_drop", -1.0, "greater than or equal to 0"),
+    ("measurements", 0, "greater than or equal to 1"),
+    ("threads", 65, "less than or equal to 64"),
+    ("sampler", "grid", "'tpe' or 'random'"),
+    ("io", "int16", "'float' or 'int8'"),
+    ("accuracy", "board", "expected host, or board:N"),
+    ("accuracy", "board:0", "expected host, or board:N"),
+    ("accuracy", "moon:3", "expected host, or board:N"),
+    ("latency_stat", "max", "'median', 'p90', 'p99' or 'mean'"),
+    ("confidence", 1.0, "less than 1"),
+    ("confidence", 0.5, "greater than 0.5"),
+    ("baselines", "some", "'all' or 'needed'"),
+    ("require", ("top1 > 1",), "expected 'METRIC >= NUMBER'"),
+    ("study", "../x", "pattern"),
+    ("compiler", "gcc", "'tflite'"),
+    ("seed", -1, "greater than or equal to 0"),
+])
+def test_bad_values_are_refused_where_they_were_given(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    option = refusal(None, **{key: value})
+    assert message in option
+    assert option.startswith(f"--{key.replace('_', '-')}")
+    plain = list(value) if isinstance(value, tuple) else value
+    in_file = refusal(write(tmp_path, **{key: plain}))
+    assert message in in_file
+    assert in_file.startswith(f"{tmp_path / 'study.yaml'}: {key}")
+
+
+def test_a_model_of_ones_own_needs_its_data(tmp_path: Path) -> None:
+    assert "its data are missing; give --data" in refusal(None, model="net.py:make")
+    assert load_config(None, {"model": "net.py:make", "data": "net.py:data"}).data == "net.py:data"
+    assert load_config(write(tmp_path, data="d.py:data"), {"model": "net.py:make"}).data == "d.py:data"
+    assert load_config(None, {"model": "demo:separable"}).data == "demo:fashion_mnist"
+
+
+@pytest.mark.parametrize(("budget", "size_budget", "needed"), [
+    (None, None, ("float32",)), ("10ms", None, ("float32",)), ("0.5x", "80KB", ("float32",)),
+    ("0.5x:int8", None, ("float32", "int8")), ("0.5x:int8", "0.9x:fp16", ("float32", "fp16", "int8"))])
+def test_needed_baselines_are_float32_and_those_that_budgets_name(
+        budget: str | None, size_budget: str | None, needed: tuple[str, ...]) -> None:
+    config = load_config(None, {"budget": budget, "size_budget": size_budget, "baselines": "needed"})
+    assert config.needed_baselines() == needed
+    assert load_config(None, {"budget": budget}).needed_baselines() == tuple(UNIFORM)
+
+
+def test_where_accuracy_is_evaluated() -> None:
+    assert parse_accuracy("host") is None
+    assert parse_accuracy("board:200") == 200
+    for text in ("board:", "board:-3", "board:2.5", "board:x", "", "host:3"):
+        with pytest.raises(UsageError, match="expected host, or board:N"):
+            parse_accuracy(text)
+
+
+def test_what_a_store_keeps_is_read_back(tmp_path: Path) -> None:
+    config = load_config(None, {"budget": "0.5x", "require": ("a >= 1",), "max_drop": 0.5})
+    stored = json.loads(json.dumps(config.model_dump(mode="json", by_alias=True)))
+    assert load_config(None, stored) == config
+
+
+def test_changeable_keys_exist() -> None:
+    assert set(CHANGEABLE) <= set(StudyConfig.model_fields)
+
+
+def test_the_schema_agrees_with_the_reader(tmp_path: Path) -> None:
+    schema = study_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    good = {"schema": 1, "model": "demo:separable", "budget": "10ms", "require": ["top1 >= -0.01"]}
+    jsonschema.validate(good, schema)
+    for bad in ({"measurement": 3}, {"io": "int4"}, {"threads": 0}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**good, **bad}, schema)
+        assert refusal(write(tmp_path, **bad))
