@@ -91,11 +91,12 @@ class Bench:
         self._connect = connect
         self._owner = owner
         self._runner: BoardRunner | None = None
+        self._held = False
         self._reference: Job | None = None
 
     def __enter__(self) -> Self:
-        """Connect and take the lock. Raises FarmError."""
-        self._trying("connecting", lambda runner: None)
+        """Connect; the lock is taken with the first measurement. Raises FarmError."""
+        self._trying("connecting", lambda runner: None, locked=False)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -106,17 +107,13 @@ class Bench:
     def runner(self) -> BoardRunner:
         """The live runner. Raises FarmError when there is none and none can be made."""
         if self._runner is None:
-            runner = self._connect()
-            try:
-                self._acquire(runner)
-            except BaseException:
-                runner.close()
-                raise
-            self._runner = runner
+            self._runner, self._held = self._connect(), False
         return self._runner
 
     def _acquire(self, runner: BoardRunner) -> None:
         """Take the board's lock, waiting while another controller holds it. Raises BoardBusy in the end."""
+        if self._held:
+            return
         deadline = time.monotonic() + self._patience_s
         told = False
         while True:
@@ -130,6 +127,7 @@ class Bench:
                     told = True
                 time.sleep(min(POLL_S, self._patience_s))
             else:
+                self._held = True
                 return
 
     def set_reference(self, job: Job) -> None:
@@ -179,13 +177,16 @@ class Bench:
         check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
         return session.measurement
 
-    def _trying(self, what: str, action: Callable[[BoardRunner], T]) -> T:
+    def _trying(self, what: str, action: Callable[[BoardRunner], T], locked: bool = True) -> T:
         """Do something with the board, reconnecting after a FarmError. Raises the last FarmError."""
         failures: list[str] = []
 
         def attempt() -> T:
             try:
-                return action(self.runner)
+                runner = self.runner
+                if locked:
+                    self._acquire(runner)
+                return action(runner)
             except FarmError as error:
                 failures.append(str(error))
                 log.warning("%s: %s failed: %s", self.name, what, error)

@@ -48,6 +48,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
     named = baselines.get(budget.needs) if budget and budget.needs else None
     anchors = {f.candidate.id: f for f in (baselines["float32"], fastest, named) if f is not None}
     sessions: Sessions = {}
+    earlier = max((m.session for h in bench.store.histories(loop.study.id) for m in h.measurements), default=0)
 
     def chance(found: Sessions, candidate: str) -> float | None:
         if budget is None:
@@ -60,7 +61,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         return probability is None or is_clear(probability, bench.config.confidence)
 
     if not goal.maximises_quality:
-        return _fastest(bench, loop, goal, anchors, sessions, stop)
+        return _fastest(bench, loop, goal, anchors, sessions, stop, earlier)
     nearest: Verdict | None = None
     for best in ranked(goal, loop, FINALISTS):
         finalist = loop.found[best]
@@ -70,7 +71,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         for entry in (finalist, *anchors.values()):
             rebuild(loop, entry)
         confirm(bench.store, bench.bench, {best: finalist, **anchors}, sessions, partial(settled, candidate=best),
-                stop)
+                stop, earlier)
         if not sessions.get(best):
             continue
         probability = chance(sessions, best)
@@ -93,14 +94,14 @@ def ranked(goal: Goal, loop: Loop, count: int) -> list[str]:
 
 
 def _fastest(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found], sessions: Sessions,
-             stop: Callable[[], bool]) -> Verdict:
+             stop: Callable[[], bool], earlier: int) -> Verdict:
     """Confirm all finalists side by side: the one that is fastest there wins, not the one with a lucky reading."""
     names = ranked(goal, loop, FINALISTS)
     feasible = [n for n in names if (e := loop.found[n].evidence) is not None and goal.feasible(e)]
     members = {name: loop.found[name] for name in feasible or names[:1]}
     for entry in (*members.values(), *anchors.values()):
         rebuild(loop, entry)
-    confirm(bench.store, bench.bench, {**members, **anchors}, sessions, lambda found: True, stop)
+    confirm(bench.store, bench.bench, {**members, **anchors}, sessions, lambda found: True, stop, earlier)
     timed = [name for name in members if sessions.get(name)]
     if not timed:
         return Verdict(None, False, None, sessions)

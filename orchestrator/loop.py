@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from orchestrator.bench import Bench, Job
 from orchestrator.executor import HostPool
@@ -14,18 +15,21 @@ from orchestrator.progress import Progress
 from orchestrator.store.records import (
     Evaluation,
     Split,
+    StepRecord,
     StudyRecord,
     TrialHistory,
     TrialRecord,
     TrialRole,
     TrialState,
     Where,
+    digest_of,
 )
 from orchestrator.store.store import Store
 from profilers.accuracy import EvaluationInputs, HostReport, build_and_evaluate, encode_split, score
 from profilers.golden import tolerance
 from profilers.measurement import Measurement
 from profilers.statistics import LatencySummary, summarise
+from recipes.artifact import Artifact
 from recipes.compilers.tflite.build import BuildInputs
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
@@ -83,6 +87,8 @@ class Loop:
     by_artifact: dict[str, Found] = field(default_factory=dict)
     orphans: dict[str, Found] = field(default_factory=dict)
     """Candidate id -> a trial that an earlier controller started and never ended."""
+    golden: set[Path] = field(default_factory=set)
+    """Files of golden inputs that the store knows."""
 
     @property
     def measured(self) -> int:
@@ -170,6 +176,7 @@ class Loop:
             if twin is not None:
                 raise InfeasibleCandidate(f"its artifact is byte for byte that of trial {twin.trial.number}")
             self.store.set_artifact(entry.trial.id, built.artifact)
+            self._keep_golden(entry.report)
             started = time.perf_counter()
             measurement = self.bench.measure(entry.job())
             metrics, examples = entry.report.metrics, entry.report.examples
@@ -192,6 +199,13 @@ class Loop:
         entry.latency = summarise([measurement.wall_ns], self.statistic)
         entry.evidence = Evidence(entry.latency.value(self.statistic), size, dict(metrics))
         self.by_artifact[measurement.artifact_sha256] = entry
+
+    def _keep_golden(self, report: HostReport) -> None:
+        """Tell the store that the study uses the golden inputs, so that its clean-up knows them."""
+        if report.golden_inputs not in self.golden:
+            self.golden.add(report.golden_inputs)
+            digest = Artifact.of(report.golden_inputs).sha256
+            self.store.put_step(self.study.id, StepRecord(digest_of({"golden": digest}), "golden", {"inputs": digest}, {}))
 
     def evaluate_on_board(self, entry: Found, split: str) -> tuple[dict[str, float], int]:
         """Run a split's first examples on the board; the metrics are computed in a worker.

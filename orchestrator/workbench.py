@@ -95,9 +95,9 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
                   notice=progress.note)
     try:
         progress.phase(f"importing {config.model}")
-        prepared = _ran(pool.submit(prepare, model, data, store.blobs.root), model)
+        importing = pool.submit(prepare, model, data, store.blobs.root)
         with bench:
-            runner = bench.runner
+            prepared, runner = _ran(importing, model), bench.runner
             target = wiring.target_of(runner.facts, runner.runtime_name, runner.runtime_version)
             place = wiring.host_runtime_place(runner.runtime_name, store.folder, runner.runtime_version)
             evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, prepared.metric_names,

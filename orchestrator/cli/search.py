@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from orchestrator.cli.options import print_document
 from orchestrator.cli.outcome import GOAL_MET, INTERRUPTED, NOT_MET, Format, exit_codes, start_logging
 
 _GOAL, _WORK, _PLACES = "Goal", "How to search", "Places and output"
@@ -107,15 +105,14 @@ def search(
                 base = config.parent.resolve() if config is not None else here
                 if dry_run:
                     plan = measure_prices(opened, boards, found, base, progress)
-                    _print(plan, format_, lambda: print_dry_run(plan, Console()))
+                    print_document(plan, format_, lambda: print_dry_run(plan, Console()))
                     return
                 outcome = StudyRun(opened, boards, found, base, progress, resume).run()
                 document = conclude(opened, outcome)
-        _print(document, format_, lambda: print_report(document, Console()))
+        print_document(document, format_, lambda: print_report(document, Console()))
         if outcome.interrupted:
             typer.echo(f"interrupted; continue with: {command}", err=True)
             raise typer.Exit(INTERRUPTED)
-        sys.stdout.flush()
         raise typer.Exit(GOAL_MET if outcome.verdict.goal_met else NOT_MET)
 
 
@@ -129,13 +126,6 @@ def _exists(store_folder: Path, study: str) -> bool:
             return study in [record.name for record in opened.studies()]
     except StoreError:
         return False
-
-
-def _print(document: dict[str, Any], format_: Format, as_text: Callable[[], None]) -> None:
-    if format_ is Format.JSON:
-        typer.echo(json.dumps(document, indent=2))
-    else:
-        as_text()
 
 
 def _given(stored: object) -> dict[str, object]:

@@ -48,7 +48,7 @@ def find(session: Session, study: uuid.UUID | str) -> Study:
         raise StudyNotFound(f"no study is called {study!r}: the store is empty; is --store right?")
     near = difflib.get_close_matches(study, names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"the newest are {', '.join(names[:3])}"
-    raise StudyNotFound(f"no study is called {study!r}; {hint} (orchestrator studies lists all)")
+    raise StudyNotFound(f"no study is called {study!r}; {hint} ('orchestrator studies list' shows all)")
 
 
 def claim(session: Session, study_id: uuid.UUID, here: Holder) -> StudyRecord:

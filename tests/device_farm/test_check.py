@@ -31,11 +31,11 @@ from device_farm.ssh import SSHTransport
 from tests.boards import bare_python
 from tests.sshd import free_port, running_sshd
 
-# Recorded: an x86-64 virtual machine with Debian 12, which has neither cpufreq nor thermal zones.
+# Recorded on an x86-64 virtual machine with Debian 12, which has neither cpufreq nor thermal zones (user name changed).
 X86 = """\
 
 ==root
-/root/.hil-orchestrator
+/home/me/.hil-orchestrator
 
 ==machine
 x86_64
@@ -115,7 +115,7 @@ throttled=0x50005
 class TestParsers:
     def test_a_recorded_board(self) -> None:
         assert read_probe(X86, 1795260000.0) == Probe(
-            root="/root/.hil-orchestrator",
+            root="/home/me/.hil-orchestrator",
             machine="x86_64",
             glibc=(2, 36),
             clock_skew_s=4.0,
@@ -221,7 +221,7 @@ class TestJudging:
 
     def test_the_disk_needs_less_once_a_runtime_is_there(self) -> None:
         tight = dataclasses.replace(GOOD, disk_free_bytes=100_000_000)
-        assert one(tight, "disk").detail == "100 MB free for /root/.hil-orchestrator; 200 MB are needed"
+        assert one(tight, "disk").detail == "100 MB free for /home/me/.hil-orchestrator; 200 MB are needed"
         installed = PythonProbe((3, 11, 7), 64, "CPython", ("litert-2.3.0",))
         assert one(dataclasses.replace(tight, python=installed), "disk").level == "ok"
         full = dataclasses.replace(tight, python=installed, disk_free_bytes=1_000_000)

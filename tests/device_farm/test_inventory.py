@@ -246,12 +246,12 @@ class TestAdding:
         assert path.read_text() == "schema: 1\nboards: {\n}\n"
 
     def test_the_files_mode_and_link_stay(self, path: Path, tmp_path: Path) -> None:
-        path.chmod(0o600)
+        path.chmod(0o640)
         link = tmp_path / "link.yaml"
         link.symlink_to(path)
         add_board(link, board())
         assert link.is_symlink()
-        assert (path.stat().st_mode & 0o777, Inventory.load(path).find("new")) == (0o600, board())
+        assert (path.stat().st_mode & 0o777, Inventory.load(path).find("new")) == (0o640, board())
         assert sorted(item.name for item in tmp_path.iterdir()) == ["inventory.yaml", "link.yaml"]
 
     def test_several_processes_may_add_at_once(self, path: Path) -> None:

@@ -119,7 +119,10 @@ def test_a_version_that_does_not_exist_is_named(board: Board) -> None:
 def test_the_wheels_for_a_pi_are_resolved_on_this_machine(cache: Path) -> None:
     plan = choose_runtime("aarch64", PythonProbe((3, 11, 2), 64, "CPython", ()), (2, 36))
     assert plan.folder_name == "litert-2.3.0"
-    with tarfile.open(archive(plan, cache)) as tar:
+    fetched_once = archive(plan, cache)
+    before = fetched_once.stat()
+    assert archive(plan, cache).stat() == before, "it was fetched again"
+    with tarfile.open(fetched_once) as tar:
         names = tar.getnames()
         libraries = [name for name in names if name.endswith(".so") or ".so." in name]
         heads = {name: tar.extractfile(name) for name in libraries}

@@ -183,16 +183,16 @@ def test_a_board_that_another_holds_is_waited_for_on_one_connection() -> None:
 def test_patience_ends_and_leaves_no_open_connection() -> None:
     board = Board(locks=[BoardBusy("held by another")] * 99)
     started = time.monotonic()
-    with pytest.raises(BoardBusy, match="held by another"), bench(board, patience_s=0.8):
-        pass
+    with pytest.raises(BoardBusy, match="held by another"), bench(board, patience_s=0.8) as opened:
+        opened.measure(CANDIDATE)
     assert 0.8 <= time.monotonic() - started < 3
     assert board.events[-1] == "close"
 
 
 def test_an_interrupt_while_waiting_leaves_no_open_connection() -> None:
     board = Board(locks=[KeyboardInterrupt()])
-    with pytest.raises(KeyboardInterrupt), bench(board):
-        pass
+    with pytest.raises(KeyboardInterrupt), bench(board) as opened:
+        opened.measure(CANDIDATE)
     assert board.events[-1] == "close"
 
 

@@ -264,6 +264,7 @@ class TestRemove:
     def test_a_name_with_a_path_never_leaves_the_store(self, made: Store, tmp_path: Path) -> None:
         outside = made.folder / "outside"
         outside.mkdir()
+        (made.folder / "recipes").mkdir()
         make_study(made, "../outside", [], {"study": "x"})
         assert run("studies", "rm", "../outside", "--yes", "--store", made.folder, cwd=tmp_path).returncode == 0
         assert outside.is_dir()

@@ -1,0 +1,32 @@
+"""A finished study takes more measurements: its confirmation is repeated as a session of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestrator.store.records import Purpose
+from orchestrator.store.store import Store
+
+
+def search(folder: Path, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "orchestrator.cli.app", "search", "--device", "sim", "--model", "demo:separable",
+               "--budget", "0.9x", "--study", "more", "--store", str(folder / "store"), "--format", "json", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def test_a_finished_study_goes_on(tmp_path: Path) -> None:
+    assert search(tmp_path, "--measurements", "8")["measurements"] == 8
+    assert search(tmp_path, "--measurements", "10", "--resume")["measurements"] == 10
+    with Store.open(tmp_path / "store") as store:
+        histories = store.histories(store.study("more").id)
+    float32 = next(h for h in histories if h.trial.label == "float32")
+    rounds = [m.session for m in float32.measurements if m.purpose is Purpose.CONFIRM]
+    assert len(rounds) == len(set(rounds)) >= 10
+    assert sum(m.purpose is Purpose.SEARCH for m in float32.measurements) == 1
