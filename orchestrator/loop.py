@@ -205,7 +205,8 @@ class Loop:
         if report.golden_inputs not in self.golden:
             self.golden.add(report.golden_inputs)
             digest = Artifact.of(report.golden_inputs).sha256
-            self.store.put_step(self.study.id, StepRecord(digest_of({"golden": digest}), "golden", {"inputs": digest}, {}))
+            step = StepRecord(digest_of({"golden": digest}), "golden", {"inputs": digest}, {})
+            self.store.put_step(self.study.id, step)
 
     def evaluate_on_board(self, entry: Found, split: str) -> tuple[dict[str, float], int]:
         """Run a split's first examples on the board; the metrics are computed in a worker.
