@@ -20,7 +20,7 @@ test: tools lint ## lint, then run all tests (pytest's arguments: PYTEST_ARGS)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-boards: .venv/.installed ## search on an emulated aarch64 board (needs root: docs/test-boards.md)
-	$(BIN)/pytest -m boards tests/aarch64
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider -m boards tests/aarch64
 
 tools:
 	@PATH="$$PATH:/usr/sbin:/sbin" command -v sshd >/dev/null || { \

@@ -52,15 +52,16 @@ def missing() -> str | None:
         return f"these tests need packages: sudo apt-get install {' '.join(absent)}"
     if os.geteuid() != 0:
         return "these tests mount file systems, which needs root: sudo make test-boards"
+    if not (BINFMT / "register").exists():
+        return f"{BINFMT} is not mounted; as root: mount -t binfmt_misc binfmt_misc {BINFMT}"
     rule = BINFMT / "qemu-aarch64"
     text = rule.read_text() if rule.exists() else "no such file"
     flags = next((line.split()[1] for line in text.splitlines() if line.startswith("flags: ")), "")
     if text.startswith("enabled") and "F" in flags:
         return None
-    steps = [] if (BINFMT / "register").exists() else [f"mount -t binfmt_misc binfmt_misc {BINFMT}"]
-    steps += [f"echo -1 > {rule}"] if rule.exists() else []
-    steps += [f"cat {BINFMT_RULE} > {BINFMT}/register"]
-    return f"{rule}: expected 'enabled' and flag F, got {' '.join(text.split())!r}\nas root: {' && '.join(steps)}"
+    forget = f"echo -1 > {rule} && " if rule.exists() else ""
+    remedy = f"as root: {forget}cat {BINFMT_RULE} > {BINFMT}/register"
+    return f"{rule}: expected 'enabled' and flag F, got {' '.join(text.split())!r}; {remedy}"
 
 
 def root_file_system() -> Path:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.boards
 RUNTIME = {"name": "litert", "version": "2.3.0"}
 RUNTIME_FOLDER = f"/home/{USER}/.hil-orchestrator/runtimes/litert-2.3.0"
 CPU = {"QEMU_CPU": "cortex-a72"}
-"""A Raspberry Pi 4's. QEMU's own choice has every extension, and QEMU 7.2 computes int8 wrongly with them."""
+"""A Raspberry Pi 4's. QEMU's own choice has every extension; with SME, int8 comes out wrong under QEMU 7.2."""
 MEASUREMENTS = 8
 LIMIT_S = 240
 
@@ -225,7 +225,7 @@ def test_int8_agrees_with_this_machine(searched: Searched) -> None:
 
 
 def test_wrong_outputs_are_infeasible_and_never_a_measurement(searched: Searched) -> None:
-    """With every CPU extension, QEMU 7.2 computes int8 wrongly; another version may not: then int8 counts."""
+    """Under QEMU 7.2 with SME, int8 comes out wrong; another version may be right, and then int8 must count."""
     desk = searched.desk
     desk.search("extensions", 5, "all-extensions.yaml")
     history = desk.int8("extensions")

@@ -130,6 +130,18 @@ class Shared(nn.Module):
         return result
 
 
+class Bytes(nn.Module):
+    """An image of bytes (uint8), scaled inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.head(functional.relu(self.look(image.float() / 255)).amax((2, 3)))
+        return result
+
+
 class Conv_Block(nn.Module):  # noqa: N801 - users write such names
     """A class and an attribute with underscores, which the converter joins by an underscore."""
 
@@ -186,6 +198,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Arrays]]] = {
     "channels_last": (channels_last, lambda: images(8)),
     "one_layer": (lambda: nn.Linear(6, 3), lambda: vectors(6)),
     "underscores": (lambda: nn.Sequential(Conv_Block(), Conv_Block()), lambda: images(8)),
+    "bytes": (Bytes, lambda: {"image": (80 * images(8)["image"] + 128).clip(0, 255).astype(np.uint8)}),
     "deep": (deep, lambda: vectors(8)),
 }
 

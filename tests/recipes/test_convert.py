@@ -93,7 +93,7 @@ def test_a_layer_that_is_used_twice_is_one_variable(pool: ProcessPoolExecutor) -
     assert layers.space.by_name["twice"].weights == 64
 
 
-@pytest.mark.parametrize("name", ["text", "shared", "pair"])
+@pytest.mark.parametrize("name", ["text", "shared", "pair", "bytes"])
 def test_random_mixes_can_be_built_and_run(name: str, pool: ProcessPoolExecutor) -> None:
     assert pool.submit(mixes, name, 20).result() == 20
 

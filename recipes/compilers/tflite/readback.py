@@ -8,6 +8,8 @@ from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
 from search.space import LayerConfig, Scheme
 
+GIVEN = frozenset({"INT32", "INT64", "BOOL", "UINT8"})
+"""Types that no quantisation makes: they come from the model's inputs."""
 _INT = {8: "INT8", 4: "INT4", 2: "INT2", 16: "INT16"}
 
 
@@ -58,8 +60,8 @@ def _asked(config: LayerConfig, weighted: bool) -> str:
 
 
 def _executed(graph: Graph, op: Operator, weighted: bool) -> str:
-    """Describe what an operator of the artifact reads and writes; indices do not count."""
-    types = {graph.tensors[t].dtype for t in (*op.outputs, *graph.activations(op))} - {"INT32", "INT64", "BOOL"}
+    """Describe what an operator of the artifact reads and writes; indices and images of bytes do not count."""
+    types = {graph.tensors[t].dtype for t in (*op.outputs, *graph.activations(op))} - GIVEN
     activation = "+".join(sorted(types)) or "FLOAT32"
     if not weighted:
         return f"activations {activation}"
