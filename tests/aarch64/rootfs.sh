@@ -9,7 +9,7 @@ KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 dir=$1
 mirror=$(apt-get indextargets --format '$(REPO_URI)' "Release: $SUITE" 'Created-By: Packages' | head -n 1)
-mirror=${mirror:-http://deb.debian.org/debian}
+[ -n "$mirror" ] || { echo "rootfs.sh: apt knows no mirror of $SUITE; run 'sudo apt-get update'" >&2; exit 1; }
 apt=$(mktemp -d)
 trap 'rm -rf "$apt"' EXIT
 mkdir -p "$apt"/{state/lists/partial,cache/archives/partial,etc/apt.conf.d,etc/preferences.d}
