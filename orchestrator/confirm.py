@@ -23,7 +23,7 @@ Sessions = dict[str, list[tuple[int, ...]]]
 
 
 def confirm(store: Store, bench: Bench, members: Mapping[str, Found], sessions: Sessions,
-            clear: Callable[[Sessions], bool], stop: Callable[[], bool], earlier: int = 0) -> None:
+            clear: Callable[[Sessions], bool], stop: Callable[[], bool]) -> None:
     """Measure every member once a round, in turn, until the answer is clear or the rounds are over.
 
     Args:
@@ -33,8 +33,6 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], sessions: 
         sessions: candidate id -> wall times (ns) of each round; filled here.
         clear: tells whether the sessions so far decide.
         stop: the user says enough.
-        earlier: rounds that the store holds of earlier confirmations (before a resume); they are other
-            sessions, so they are not mixed with these.
     """
     settings = replace(bench.settings, max_sampling_s=min(SAMPLING_S, bench.settings.max_sampling_s))
     for round_ in range(1, LOOKS[-1] + 1):
@@ -46,7 +44,7 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], sessions: 
             except InfeasibleCandidate:
                 sessions[identity] = []
                 return
-            store.add_measurement(member.trial.id, measurement, Purpose.CONFIRM, earlier + round_)
+            store.add_measurement(member.trial.id, measurement, Purpose.CONFIRM, round_)
             sessions[identity].append(measurement.wall_ns)
         if (round_ in LOOKS and clear(sessions)) or stop():
             return

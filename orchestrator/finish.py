@@ -48,7 +48,6 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
     named = baselines.get(budget.needs) if budget and budget.needs else None
     anchors = {f.candidate.id: f for f in (baselines["float32"], fastest, named) if f is not None}
     sessions: Sessions = {}
-    earlier = max((m.session for h in bench.store.histories(loop.study.id) for m in h.measurements), default=0)
 
     def chance(found: Sessions, candidate: str) -> float | None:
         if budget is None:
@@ -61,7 +60,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         return probability is None or is_clear(probability, bench.config.confidence)
 
     if not goal.maximises_quality:
-        return _fastest(bench, loop, goal, anchors, sessions, stop, earlier)
+        return _fastest(bench, loop, goal, anchors, sessions, stop)
     nearest: Verdict | None = None
     for best in ranked(goal, loop, FINALISTS):
         finalist = loop.found[best]
@@ -71,7 +70,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         for entry in (finalist, *anchors.values()):
             rebuild(loop, entry)
         confirm(bench.store, bench.bench, {best: finalist, **anchors}, sessions, partial(settled, candidate=best),
-                stop, earlier)
+                stop)
         if not sessions.get(best):
             continue
         probability = chance(sessions, best)
@@ -94,14 +93,14 @@ def ranked(goal: Goal, loop: Loop, count: int) -> list[str]:
 
 
 def _fastest(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found], sessions: Sessions,
-             stop: Callable[[], bool], earlier: int) -> Verdict:
+             stop: Callable[[], bool]) -> Verdict:
     """Confirm all finalists side by side: the one that is fastest there wins, not the one with a lucky reading."""
     names = ranked(goal, loop, FINALISTS)
     feasible = [n for n in names if (e := loop.found[n].evidence) is not None and goal.feasible(e)]
     members = {name: loop.found[name] for name in feasible or names[:1]}
     for entry in (*members.values(), *anchors.values()):
         rebuild(loop, entry)
-    confirm(bench.store, bench.bench, {**members, **anchors}, sessions, lambda found: True, stop, earlier)
+    confirm(bench.store, bench.bench, {**members, **anchors}, sessions, lambda found: True, stop)
     timed = [name for name in members if sessions.get(name)]
     if not timed:
         return Verdict(None, False, None, sessions)

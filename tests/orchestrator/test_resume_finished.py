@@ -28,5 +28,5 @@ def test_a_finished_study_goes_on(tmp_path: Path) -> None:
         histories = store.histories(store.study("more").id)
     float32 = next(h for h in histories if h.trial.label == "float32")
     rounds = [m.session for m in float32.measurements if m.purpose is Purpose.CONFIRM]
-    assert len(rounds) == len(set(rounds)) >= 10
+    assert len(rounds) == len(set(rounds)) >= 5
     assert sum(m.purpose is Purpose.SEARCH for m in float32.measurements) == 1
