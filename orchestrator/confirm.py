@@ -26,28 +26,43 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], sessions: 
             clear: Callable[[Sessions], bool], stop: Callable[[], bool]) -> None:
     """Measure every member once a round, in turn, until the answer is clear or the rounds are over.
 
+    Only rounds in which all members were measured count. Those that an earlier controller stored do too;
+    a round that it did not finish is not continued, for its measurements would not be side by side.
+
     Args:
         store: every measurement is kept there, as a confirmation of its round.
         bench: the board.
         members: candidate id -> what is measured.
-        sessions: candidate id -> wall times (ns) of each round; filled here.
+        sessions: candidate id -> wall times (ns) of each round, () where it was not measured; filled here.
         clear: tells whether the sessions so far decide.
         stop: the user says enough.
     """
     settings = replace(bench.settings, max_sampling_s=min(SAMPLING_S, bench.settings.max_sampling_s))
-    for round_ in range(1, LOOKS[-1] + 1):
+    for identity, member in members.items():
+        if identity not in sessions:
+            sessions[identity] = _stored(store, bench.name, member)
+    last = max(len(rounds) for rounds in sessions.values())
+    complete = sum(all(len(sessions[i]) > r and sessions[i][r] for i in members) for r in range(last))
+    while complete < LOOKS[-1] and not (complete in LOOKS and clear(sessions)):
         for identity, member in members.items():
-            if len(sessions.setdefault(identity, [])) >= round_:
-                continue
             try:
                 measurement = bench.measure(member.job(), settings)
             except InfeasibleCandidate:
                 sessions[identity] = []
                 return
-            store.add_measurement(member.trial.id, measurement, Purpose.CONFIRM, round_)
-            sessions[identity].append(measurement.wall_ns)
-        if (round_ in LOOKS and clear(sessions)) or stop():
+            store.add_measurement(member.trial.id, measurement, Purpose.CONFIRM, last + 1)
+            missed = last - len(sessions[identity])
+            sessions[identity] += [()] * missed + [measurement.wall_ns]
+        last, complete = last + 1, complete + 1
+        if stop():
             return
+
+
+def _stored(store: Store, board: str, member: Found) -> list[tuple[int, ...]]:
+    """Return the rounds that earlier controllers measured on this board."""
+    found = {r.session: r.measurement.wall_ns for r in store.history(member.trial.id).measurements
+             if r.purpose is Purpose.CONFIRM and r.measurement.board == board}
+    return [found.get(round_, ()) for round_ in range(1, max(found, default=0) + 1)]
 
 
 def probability_met(sessions: Sessions, candidate: str, statistic: str, absolute_s: float | None,

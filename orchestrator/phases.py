@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from orchestrator.config import StudyConfig
 from orchestrator.errors import NothingRan, UsageError
+from orchestrator.finish import rebuild
 from orchestrator.loop import Found, Loop
 from orchestrator.store.records import TrialRole
 from orchestrator.units import Budget, parse_budget, parse_size_budget
@@ -44,6 +45,10 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
         tell(found)
 
     bench.progress.phase("measuring the baselines")
+    for found in loop.found.values():
+        if found.name == "float32" and found.evidence is not None:  # of an earlier controller
+            rebuild(loop, found)
+            bench.bench.set_reference(found.job())
     loop.run(iter([(n, TrialRole.BASELINE) for n in named]), max(config.measurements, len(named)), learn)
     float32 = next((f for f in loop.found.values() if f.name == "float32"), None)
     if float32 is None or float32.evidence is None:
@@ -84,12 +89,14 @@ def resolve_goal(config: StudyConfig, objective: str, baselines: dict[str, Evide
 
 
 def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
-    """Measure the per-operator-kind recipes, with at most half of the measurements that are left."""
+    """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave."""
     bench.progress.phase("measuring the per-operator-kind seeds")
-    planned = [n for n in seeds(bench.layers.space, bench.config.threads)
-               if n.candidate.id not in loop.found or n.candidate.id in loop.orphans]
-    room = max(0, (bench.config.measurements - loop.measured + 1) // 2)
-    loop.run(iter([(n, TrialRole.SEED) for n in planned[:room]]), bench.config.measurements, tell)
+    baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}
+    planned = [n for n in seeds(bench.layers.space, bench.config.threads) if n.candidate.id not in baselines]
+    timed = sum(1 for i in baselines if loop.found[i].measurement is not None)
+    room = max(0, (bench.config.measurements - timed + 1) // 2)
+    left = [n for n in planned[:room] if n.candidate.id not in loop.found or n.candidate.id in loop.orphans]
+    loop.run(iter([(n, TrialRole.SEED) for n in left]), bench.config.measurements, tell)
 
 
 def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> None:

@@ -108,6 +108,7 @@ class StudyRun:
         self._stop = threading.Event()
         self._started = time.monotonic()
         self._limit_s = parse_seconds(config.time, "--time") if config.time else None
+        self._proposing = False
 
     def run(self) -> Outcome:
         """Do the whole job.
@@ -143,6 +144,7 @@ class StudyRun:
                     lambda trial: Candidate.from_json(bench.layers.space, trial.candidate))
         self._progress.plan(self._config.measurements, loop.measured)
         absent = measure_baselines(bench, loop, lambda found: None)
+        self._proposing = True
         goal = resolve_goal(self._config, bench.objective, baseline_evidence(loop))
         self._progress.goal(goal, self._config.latency_stat)
 
@@ -215,7 +217,7 @@ class StudyRun:
 
     def _enough(self) -> bool:
         late = self._limit_s is not None and time.monotonic() - self._started > self._limit_s
-        return late or self._stop.is_set()
+        return (late and self._proposing) or self._stop.is_set()
 
     @contextlib.contextmanager
     def _graceful(self) -> Iterator[None]:

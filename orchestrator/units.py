@@ -79,8 +79,8 @@ def _budget(text: str, option: str, other: str) -> Budget | None:
 def show_seconds(value: float) -> str:
     """Print a latency with three digits: `153 us`, `1.24 ms`."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}" if value / scale < 1000 else f"{value / scale:.0f} {unit}"
+        if value >= 0.9995 * scale:  # what would be printed as 1000 of the smaller unit
+            return f"{value / scale:.3g} {unit}" if value / scale < 999.5 else f"{value / scale:.0f} {unit}"
     return f"{value * 1e9:.3g} ns"
 
 

@@ -91,7 +91,7 @@ def test_shutdown_of_an_idle_pool_leaves_no_process(tmp_path: Path) -> None:
 
 def test_shutdown_while_busy_leaves_no_process_and_no_false_result(tmp_path: Path) -> None:
     pool = HostPool(2, tmp_path / "log")
-    futures = [pool.submit(tasks.note_pid, tmp_path, 600.0, number) for number in range(5)]
+    futures = [pool.submit(tasks.note_pid, tmp_path, 30.0, number) for number in range(5)]
     pids = pids_in(tmp_path, 2)
     started = time.monotonic()
     pool.shutdown()

@@ -48,6 +48,13 @@ def test_the_id_depends_neither_on_the_order_given_nor_on_the_process() -> None:
     assert printed.stdout.strip() == candidate.id
 
 
+def test_the_order_of_layers_in_a_space_does_not_matter() -> None:
+    space = mixed_space()
+    turned = SearchSpace(space.compiler, tuple(reversed(space.layers)))
+    configs = {layer.name: layer.choices[-1] for layer in space.layers}
+    assert Candidate.of(space, configs).id == Candidate.of(turned, configs).id
+
+
 def test_the_canonical_form_is_what_bundles_and_stores_rely_on() -> None:
     candidate = Candidate.of(small_space(), {"l0": INT8, "l1": FLOAT32, "l2": FLOAT32}, threads=2)
     expected = ('{"compiler":"tflite","layers":{"l0":"static_w8a8","l1":"float32","l2":"float32"},"threads":2}')

@@ -71,6 +71,23 @@ def test_tpe_learns_where_chance_does_not() -> None:
     assert statistics.median(tpe) > statistics.median(chance) + 0.03
 
 
+def test_the_samplers_own_proposals_get_better() -> None:
+    """Every other proposal is a step from the best one; those in between are the sampler's."""
+    space = wide_space()
+    board = AdditiveBoard(space)
+
+    def own(sampler: str) -> float:
+        asked, found = proposer(space, Goal("top1", minimum={}), sampler), []
+        for _ in range(50):
+            candidate = asked.propose()
+            assert candidate is not None
+            found.append(board.evidence(candidate).latency_s)
+            asked.tell(candidate, board.evidence(candidate))
+        return statistics.mean(found[20::2])
+
+    assert own("tpe") < 0.85 * own("random")
+
+
 @pytest.mark.parametrize(("sampler", "same"), [("random", True), ("tpe", False)])
 def test_chance_does_not_heed_what_it_is_told(sampler: str, same: bool) -> None:
     space = wide_space()

@@ -75,6 +75,7 @@ def test_a_layer_needs_choices_widest_first() -> None:
     ((FLOAT32, INT4), INT8, FLOAT32),
     ((FLOAT32, INT8), DYNAMIC, FLOAT32),
     ((FLOAT32,), WEIGHT_ONLY, FLOAT32),
+    ((FLOAT32, LayerConfig(8, 16, Scheme.STATIC), INT8), INT4, INT8),
 ])
 def test_widening_keeps_the_scheme_and_never_narrows(
         choices: tuple[LayerConfig, ...], asked: LayerConfig, expected: LayerConfig) -> None:

@@ -1,0 +1,393 @@
+"""Whole searches on this computer, as a user runs them: exit codes, documents, and what the store then holds."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from orchestrator.schemas.files import schema_of
+from orchestrator.store.records import Purpose, Split, StudyStatus, TrialHistory, TrialRole, TrialState
+from orchestrator.store.store import Store
+from profilers.statistics import summarise
+from search.candidate import Candidate
+from search.recipes import UNIFORM
+from tests.orchestrator.processes import end_family, wait_until_gone
+from tests.orchestrator.searches import Quick, Ran, complete, demo_search, quick_model
+
+POINT = 0.01
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+    return demo_search(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Quick:
+    return quick_model(tmp_path_factory, tmp_path_factory.mktemp("quick"))
+
+
+def searched(history: TrialHistory) -> tuple[int, ...]:
+    """Return the raw samples from which the search learnt."""
+    (found,) = [m.measurement.wall_ns for m in history.measurements if m.purpose is Purpose.SEARCH]
+    return found
+
+
+def confirmed(history: TrialHistory) -> list[tuple[int, ...]]:
+    return [m.measurement.wall_ns for m in history.measurements if m.purpose is Purpose.CONFIRM]
+
+
+# The demo network, from PyTorch
+
+
+def test_the_document_is_complete_and_holds_its_promises(demo: tuple[Path, Ran]) -> None:
+    folder, ran = demo
+    assert ran.code == 0, ran.stderr
+    document = ran.document
+    jsonschema.validate(document, schema_of("search"))
+    assert (document["study"], document["model"], document["objective"]) == ("demo", "demo:separable", "top1")
+    assert document["goal_met"] is True
+    assert (document["measurements"], document["simulated"], document["interrupted"]) == (9, False, False)
+    names = [entry["name"] for entry in document["baselines"]]
+    assert sorted(names + [gone["name"] for gone in document["baselines_absent"]]) == sorted(UNIFORM)
+    baselines = dict(zip(names, document["baselines"], strict=True))
+    winner, float32 = document["winner"], baselines["float32"]
+    assert document["budget"]["latency_s"] == pytest.approx(0.8 * float32["latency_s"]["median"])
+    assert winner["latency_s"]["median"] <= document["budget"]["latency_s"]
+    assert winner["latency_s"]["probability_met"] >= document["confidence"] == 0.95
+    assert winner["latency_s"]["confirmed"] and float32["latency_s"]["confirmed"]
+    for entry in (winner, *document["baselines"], *document["seeds"], *document["pareto"]):
+        low, high = entry["latency_s"]["ci95"]
+        assert low <= entry["latency_s"]["median"] <= high
+        assert entry["latency_s"]["median"] <= entry["latency_s"]["p90"] <= entry["latency_s"]["p99"]
+        assert 1e-6 < entry["latency_s"]["median"] < 0.1
+        assert 0.5 < entry["accuracy"]["validation"] <= 1
+    for entry in (winner, *document["baselines"]):
+        assert 0.5 < entry["accuracy"]["test"] <= 1
+    assert baselines["int8"]["size_bytes"] < float32["size_bytes"] * 0.7
+    assert Path(document["recipe"]).is_dir()
+    assert (Path(document["recipe"]) / "model.tflite").stat().st_size == winner["size_bytes"]
+
+
+def test_the_pareto_front_is_not_beaten_by_any_entry(demo: tuple[Path, Ran]) -> None:
+    document = demo[1].document
+    front = document["pareto"]
+    accuracies = [entry["accuracy"]["validation"] for entry in front]
+    assert accuracies == sorted(set(accuracies))
+    for point in front:
+        for other in (*document["baselines"], *document["seeds"]):
+            faster = other["latency_s"]["median"] < point["latency_s"]["median"] * 0.95
+            assert not (faster and other["accuracy"]["validation"] >= point["accuracy"]["validation"])
+
+
+def test_the_store_holds_what_the_document_says(demo: tuple[Path, Ran]) -> None:
+    folder, ran = demo
+    document = ran.document
+    with Store.open(folder / "store") as store:
+        record = store.study("demo")
+        histories = {h.trial.candidate_id: h for h in store.histories(record.id)}
+        assert (record.status, record.holder) == (StudyStatus.FINISHED, None)
+        assert record.document == document
+        assert record.config["budget"] == "0.8x"
+        trials = store.trials(record.id)
+        assert len(trials) == len(histories)
+        assert len(complete(tuple(histories.values()))) == document["measurements"]
+        assert all(t.state in (TrialState.COMPLETE, TrialState.INFEASIBLE) for t in trials)
+        for history in complete(tuple(histories.values())):
+            sha256 = history.trial.artifact_sha256
+            assert sha256 is not None
+            blob = store.blobs.path(sha256).read_bytes()
+            assert hashlib.sha256(blob).hexdigest() == sha256
+            assert len(blob) == history.trial.size_bytes
+    entries = [document["winner"], *document["baselines"], *document["seeds"], *document["pareto"]]
+    for entry in entries:
+        history = histories[entry["candidate_id"]]
+        check_entry(entry, history)
+        assert Candidate.from_json(record.space, history.trial.candidate).id == entry["candidate_id"]
+    roles = {h.trial.label: h.trial.role for h in histories.values()}
+    assert all(roles[entry["name"]] is TrialRole.BASELINE for entry in document["baselines"])
+    winner = histories[document["winner"]["candidate_id"]].trial
+    assert winner.number == document["winner"]["trial"]
+    layers = Candidate.from_json(record.space, winner.candidate).layers
+    assert {name: config.label for name, config in layers} == document["winner"]["layers"]
+    assert [gone["trial"] for gone in document["infeasible"]] == [
+        t.number for t in trials if t.state is TrialState.INFEASIBLE]
+
+
+def check_entry(entry: dict[str, Any], history: TrialHistory) -> None:
+    """Compare a document's entry with raw samples and evaluations."""
+    assert entry["size_bytes"] == history.trial.size_bytes
+    sessions = confirmed(history)
+    assert entry["latency_s"]["confirmed"] is bool(sessions)
+    figures = summarise(sessions or [searched(history)])
+    assert entry["latency_s"]["median"] == pytest.approx(figures.median)
+    assert entry["latency_s"]["ci95"] == pytest.approx(list(figures.ci95))
+    assert entry["accuracy"] == {"validation": history.value("top1"), "test": history.value("top1", Split.TEST)}
+
+
+def test_what_goes_where(demo: tuple[Path, Ran]) -> None:
+    """One document on standard output, plain progress on standard error, libraries in the log."""
+    folder, ran = demo
+    assert ran.stdout.startswith("{") and ran.stdout.endswith("}\n")
+    assert all(line.startswith("[") for line in ran.stderr.splitlines()), ran.stderr
+    assert "#0   float32" in ran.stderr
+    logs = "".join(log.read_text() for log in (folder / "store" / "logs").glob("workers-*.log"))
+    assert "LiteRT" in logs or "XNNPACK" in logs
+
+
+# Refusals, before anything is imported
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (("--budget", "fast"), "--budget: budget 'fast': expected a positive time"),
+    (("--budget", "0.5x:int9"), "no baseline 'int9'"),
+    (("--size-budget", "10ms"), "expected a size such as 80KB"),
+    (("--max-drop", "-1"), "--max-drop"),
+    (("--require", "top1 > 0.9"), "expected 'METRIC >= NUMBER'"),
+    (("--resume",), "no study is called 'refused'"),
+])
+def test_what_cannot_be_understood_is_refused_at_once(
+        tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    started = time.monotonic()
+    ran = Quick(tmp_path).search("--model", "demo:separable", *options, study="refused", model=False)
+    assert ran.code == 2
+    assert message in ran.stderr
+    assert ran.stdout == ""
+    assert time.monotonic() - started < 20
+
+
+# Searches that take seconds
+
+
+def test_max_drop_alone_finds_the_fastest(quick: Quick) -> None:
+    ran = quick.search("--max-drop", "2", "--baselines", "needed", "--measurements", "8", "--latency-stat", "p90",
+                       "--format", "json", study="fastest")
+    document = ran.document
+    assert ran.code == 0, ran.stderr
+    assert (document["budget"]["latency_s"], document["budget"]["latency_stat"]) == (None, "p90")
+    assert "looking for: least latency with top1 >= " in ran.stderr
+    least = document["budget"]["minimum"]["top1"]
+    float32 = document["baselines"][0]
+    assert least == pytest.approx(float32["accuracy"]["validation"] - 2 * POINT)
+    winner = document["winner"]
+    assert winner["accuracy"]["validation"] >= least
+    assert winner["latency_s"]["probability_met"] is None
+    _, histories = quick.histories("fastest")
+    allowed = {h.trial.candidate_id: h for h in complete(histories) if (h.value("top1") or 0) >= least}
+    rivals = {name: summarise(confirmed(h), "p90").p90 for name, h in allowed.items() if confirmed(h)}
+    assert len(rivals) >= 2
+    assert min(rivals, key=rivals.__getitem__) == winner["candidate_id"]
+    assert winner["latency_s"]["p90"] == pytest.approx(rivals[winner["candidate_id"]])
+    assert min(allowed, key=lambda name: summarise([searched(allowed[name])], "p90").p90) in rivals
+    assert winner["latency_s"]["median"] < 0.9 * float32["latency_s"]["median"]
+    low, high = winner["latency_s"]["ci95"]
+    assert low <= winner["latency_s"]["p90"] <= high, "the interval is the statistic's that was asked for"
+    assert [entry["name"] for entry in document["baselines"]] == ["float32"]
+    assert {gone["reason"] for gone in document["baselines_absent"]} == {"not asked for (--baselines needed)"}
+
+
+def test_a_size_budget_and_integer_ports(quick: Quick) -> None:
+    ran = quick.search("--size-budget", "64KB", "--io", "int8", "--baselines", "needed", "--measurements", "6",
+                       "--format", "json", study="small")
+    document = ran.document
+    assert ran.code == 0, ran.stderr
+    assert document["io"] == "int8"
+    assert document["budget"]["size_bytes"] == 64_000 >= document["winner"]["size_bytes"]
+    assert document["baselines"][0]["size_bytes"] > 64_000
+    _, histories = quick.histories("small")
+    with Store.open(quick.store) as store:
+        for history in complete(histories):
+            assert history.trial.artifact_sha256 is not None
+            artifact = Interpreter(model_path=str(store.blobs.path(history.trial.artifact_sha256)))
+            ports = [*artifact.get_input_details(), *artifact.get_output_details()]
+            assert [port["dtype"].__name__ for port in ports] == ["int8", "int8"]
+            assert all(port["quantization"][0] > 0 for port in ports)
+            assert (history.value("top1") or 0) > 0.85, "the metric must be computed on decoded outputs"
+
+
+def test_a_goal_out_of_reach_saves_the_nearest_and_exits_1(quick: Quick) -> None:
+    ran = quick.search("--budget", "1us", "--baselines", "needed", "--measurements", "4", study="dream")
+    assert ran.code == 1, ran.stderr
+    assert "Goal not met; the nearest candidate" in ran.stdout
+    assert "probability 0.000 (asked: 0.95)" in " ".join(ran.stdout.split())
+    record, histories = quick.histories("dream")
+    assert record.document is not None
+    assert record.document["goal_met"] is False
+    winner = record.document["winner"]
+    assert isinstance(winner, dict)
+    fastest = min(complete(histories), key=lambda h: h.latency_s or 1)
+    assert winner["candidate_id"] == fastest.trial.candidate_id
+    assert Path(str(record.document["recipe"])).is_dir()
+
+
+def test_an_unknown_metric_is_refused_naming_those_that_are_measured(quick: Quick) -> None:
+    ran = quick.search("--budget", "1s", "--require", "recall >= -0.01", "--baselines", "needed", study="metric")
+    assert ran.code == 2
+    assert "--require 'recall': no such metric; measured are top1" in ran.stderr
+
+
+def test_accuracy_on_the_board_and_a_short_time(quick: Quick) -> None:
+    ran = quick.search("--budget", "0.9x", "--accuracy", "board:200", "--time", "1ms", "--baselines", "needed",
+                       "--format", "json", study="short")
+    assert ran.code in (0, 1), ran.stderr
+    document = ran.document
+    assert document["interrupted"] is False
+    assert [entry["name"] for entry in document["baselines"]] == ["float32"]
+    assert document["measurements"] == 1, "after its time a search proposes nothing"
+    record, histories = quick.histories("short")
+    evaluations = [e for h in complete(histories) for e in h.evaluations]
+    assert {(e.where, e.examples) for e in evaluations} == {("board", 200)}
+    assert {e.split for e in evaluations} == {"validation", "test"}
+    (float32,) = complete(histories)
+    correct = round((float32.value("top1") or 0) * 200)
+    assert float32.value("top1") == pytest.approx(correct / 200)
+
+
+def test_an_existing_study_is_continued_only_when_asked_and_only_as_itself(quick: Quick) -> None:
+    options = ("--budget", "0.9x", "--baselines", "needed", "--measurements", "2")
+    first = quick.search(*options, study="mine")
+    assert first.code in (0, 1), first.stderr
+    before = quick.histories("mine")[1]
+
+    again = quick.search(*options, study="mine")
+    assert again.code == 2
+    assert "--study 'mine' exists in" in again.stderr and "--resume" in again.stderr
+
+    weights = bytearray((quick.folder / "separable.tflite").read_bytes())
+    position = weights.rindex(first_weights(quick))
+    weights[position + 3] ^= 0x80
+    (quick.folder / "other.tflite").write_bytes(weights)
+    other = quick.search(*quick.model(model="other.tflite"), "--resume", study="mine", model=False)
+    assert other.code == 2
+    assert "study 'mine' was made with another model" in other.stderr
+
+    io = quick.search("--resume", "--io", "int8", study="mine", model=False)
+    assert io.code == 2
+    assert "study 'mine' was started with another io; on resume only budget, " in io.stderr
+    assert quick.histories("mine")[1] == before
+
+    more = quick.search("--resume", "--measurements", "4", "--budget", "0.7x", "--format", "json", study="mine",
+                        model=False)
+    assert more.code in (0, 1), more.stderr
+    record, after = quick.histories("mine")
+    assert record.config["budget"] == more.document["budget"]["asked"]["latency"] == "0.7x"
+    assert len(complete(after)) == 4
+    unchanged = {h.trial.id: (h.trial, searched(h)) for h in complete(before)}
+    assert unchanged.items() <= {h.trial.id: (h.trial, searched(h)) for h in complete(after)}.items()
+
+
+def first_weights(quick: Quick) -> bytes:
+    """Return the last convolution's or linear layer's first weights, as they stand in the file."""
+    runtime = Interpreter(model_path=str(quick.folder / "separable.tflite"))
+    runtime.allocate_tensors()
+    outputs = {detail["index"] for detail in runtime.get_output_details()}
+    constants = [runtime.get_tensor(d["index"]) for d in runtime.get_tensor_details()
+                 if d["index"] not in outputs and len(d["shape"]) == 2 and d["shape"][0] == 10]
+    found: bytes = constants[0].tobytes()[:64]
+    return found
+
+
+def test_a_trial_that_a_killed_controller_left_is_finished_on_resume(quick: Quick) -> None:
+    """Also when more seeds would fit: nothing that was started stays open in a finished study."""
+    options = ("--budget", "0.9x", "--baselines", "needed", "--measurements", "8")
+    assert quick.search(*options, study="left").code in (0, 1)
+    _, before = quick.histories("left")
+    victim = [h for h in complete(before) if h.trial.role is TrialRole.SEARCH][-1]
+    with Store.open(quick.store) as store:
+        database = store.folder / "orchestrator.db"
+    undo(database, victim)
+    ran = quick.search("--resume", study="left", model=False)
+    assert ran.code in (0, 1), ran.stderr
+    record, after = quick.histories("left")
+    assert record.status is StudyStatus.FINISHED
+    assert [h.trial.number for h in after if h.trial.state is TrialState.RUNNING] == []
+    assert [h.trial.id for h in after] == [h.trial.id for h in before]
+
+
+def undo(database: Path, history: TrialHistory) -> None:
+    """Put a trial back to where it was when its artifact was being measured."""
+    import sqlite3
+
+    trial = history.trial.id.hex
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA foreign_keys=ON")
+        for table in ("measurement", "evaluation"):
+            connection.execute(f"DELETE FROM {table} WHERE trial_id = ?", (trial,))  # noqa: S608 - two constants
+        changed = connection.execute(
+            "UPDATE trial SET state = 'RUNNING', finished_at = NULL WHERE id = ?", (trial,)).rowcount
+    connection.close()
+    assert changed == 1
+
+
+# Interrupts
+
+
+@pytest.fixture
+def interrupted(quick: Quick, tmp_path: Path) -> Iterator[str]:
+    mark = str(tmp_path)
+    yield mark
+    end_family(mark)
+
+
+def wait_for(controller: subprocess.Popen[str], text: str) -> None:
+    assert controller.stderr is not None
+    for line in controller.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"no line with {text!r}")
+
+
+def test_ctrl_c_ends_in_order_and_resume_goes_on(quick: Quick, interrupted: str) -> None:
+    controller = quick.start(*quick.model(), "--budget", "0.9x", "--measurements", "12", "--format", "json",
+                             study="stopped", mark=interrupted)
+    wait_for(controller, "#3 ")
+    controller.send_signal(signal.SIGINT)
+    stdout, stderr = controller.communicate(timeout=60)
+    assert controller.returncode == 130, stderr
+    assert "stopping after the measurement under way" in stderr
+    assert stderr.splitlines()[-1] == (
+        f"interrupted; continue with: orchestrator search --study stopped --resume --store {quick.store}")
+    assert wait_until_gone(interrupted, 10) == {}
+    document = Ran(130, stdout, stderr).document
+    jsonschema.validate(document, schema_of("search"))
+    assert document["interrupted"] is True
+    record, before = quick.histories("stopped")
+    assert record.status is StudyStatus.INTERRUPTED
+    assert 4 <= len(complete(before)) <= 7
+
+    ran = quick.search("--resume", "--format", "json", study="stopped", model=False)
+    assert ran.code in (0, 1), ran.stderr
+    record, after = quick.histories("stopped")
+    assert record.status is StudyStatus.FINISHED
+    assert len(complete(after)) == 12 == ran.document["measurements"]
+    assert len({h.trial.candidate_id for h in after}) == len(after)
+    finished = {h.trial.id: (h.trial, searched(h)) for h in complete(before)}
+    assert finished.items() <= {h.trial.id: (h.trial, searched(h)) for h in complete(after)}.items()
+
+
+def test_a_second_ctrl_c_ends_at_once(quick: Quick, interrupted: str) -> None:
+    controller = quick.start(*quick.model(), "--budget", "0.9x", study="twice", mark=interrupted)
+    wait_for(controller, "#2 ")
+    controller.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    controller.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    stdout, stderr = controller.communicate(timeout=60)
+    assert controller.returncode == 130, stderr
+    assert time.monotonic() - started < 10
+    assert "orchestrator search --study twice --resume" in stderr
+    assert "Traceback" not in stderr
+    assert stdout == ""
+    assert wait_until_gone(interrupted, 10) == {}
+    record, histories = quick.histories("twice")
+    assert record.status is StudyStatus.INTERRUPTED
+    assert len(complete(histories)) >= 3
