@@ -56,10 +56,13 @@ class Sshd:
 
     def kill_sessions(self) -> None:
         """Kill every connection at once, as a reboot would; the server itself lives on."""
-        for pid in self.sessions():
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                os.kill(int(child), signal.SIGKILL)
-            os.kill(pid, signal.SIGKILL)
+        for _ in range(5):  # the kernel's list of children may miss some while others come and go
+            for pid in self.sessions():
+                with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                        os.kill(int(child), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
