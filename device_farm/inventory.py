@@ -72,7 +72,7 @@ class Inventory:
         nearest = get_close_matches(device, [*names, *kinds], n=1)
         raise InventoryError(
             f"{self.path or 'no inventory'}: no board and no kind {device!r}"
-            + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+            + (f"; did you mean {nearest[0]!r}?" if nearest else ".")
             + f" Boards: {', '.join(names)}. Kinds: {', '.join(kinds)}."
             + " Add one with 'orchestrator devices add'"
         )
