@@ -79,7 +79,10 @@ def kill_at(controller: subprocess.Popen[str], text: str, count: int, delay_s: f
             break
     running = controller.poll() is None
     controller.kill()
-    controller.communicate()
+    controller.wait()
+    for stream in (controller.stdout, controller.stderr):  # not read to their ends: orphans might hold them open
+        if stream is not None:
+            stream.close()
     assert running or controller.returncode in (0, 1), "".join(told)
     return running
 
