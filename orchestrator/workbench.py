@@ -42,6 +42,8 @@ from search.errors import InfeasibleCandidate
 
 T = TypeVar("T")
 WORKERS = 2
+MIN_RUNS = {"median": 20, "mean": 20, "p90": 100, "p99": 500}
+"""Timed runs that a statistic needs at least: five runs beyond p99, ten beyond p90."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
     bench = Bench(board.name, wiring.connector(board, store.folder, agent),
                   f"study {config.study} on {socket.gethostname()} (pid {os.getpid()})",
-                  MeasureSettings(threads=config.threads), f"{socket.gethostname()}:{store.folder}/{board.name}",
+                  MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]),
+                  f"{socket.gethostname()}:{store.folder}/{board.name}",
                   notice=progress.note)
     try:
         progress.phase(f"importing {config.model}")

@@ -1,4 +1,4 @@
-"""A finished study takes more measurements: its confirmation is repeated as a session of its own."""
+"""Searches on the simulated board: a finished study goes on; tails get enough runs."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def test_a_finished_study_goes_on(tmp_path: Path) -> None:
     rounds = [m.session for m in float32.measurements if m.purpose is Purpose.CONFIRM]
     assert len(rounds) == len(set(rounds)) >= 5
     assert sum(m.purpose is Purpose.SEARCH for m in float32.measurements) == 1
+
+
+def test_a_tail_gets_the_runs_that_it_needs(tmp_path: Path) -> None:
+    search(tmp_path, "--measurements", "6", "--latency-stat", "p90")
+    with Store.open(tmp_path / "store") as store:
+        histories = store.histories(store.study("more").id)
+    timed = [len(m.measurement.wall_ns) for h in histories for m in h.measurements]
+    assert timed
+    assert min(timed) >= 100
