@@ -45,6 +45,9 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
         tell(found)
 
     bench.progress.phase("measuring the baselines")
+    if len(named) > config.measurements:
+        bench.progress.note(f"the {len(named)} baselines are measured all the same, although --measurements is "
+                            f"{config.measurements}; --baselines needed leaves out the others")
     for found in loop.found.values():
         if found.name == "float32" and found.evidence is not None:  # of an earlier controller
             rebuild(loop, found)
@@ -118,6 +121,9 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> No
             yield Named("", candidate), TrialRole.SEARCH
 
     loop.run(proposals(), bench.config.measurements, learn)
+    if loop.measured < bench.config.measurements and not loop.stop():
+        bench.progress.note(f"stopped after {loop.measured} of {bench.config.measurements} measurements: the proposer "
+                            "finds no new candidate among the choices that the measured recipes leave")
 
 
 def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:

@@ -42,7 +42,7 @@ from orchestrator.units import Budget, parse_budget, parse_seconds
 from orchestrator.workbench import Workbench, open_workbench
 from profilers.statistics import LatencySummary, summarise
 from search.candidate import Candidate
-from search.goal import Goal, pareto_front
+from search.goal import Goal, Requirement, pareto_front
 
 log = logging.getLogger(__name__)
 AHEAD = 2
@@ -123,6 +123,7 @@ class StudyRun:
             self._refuse_existing()
         workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress)
         with self._graceful(), workbench as bench:
+            self._check_metrics(bench)
             study = self._open_study(bench)
             status = StudyStatus.FAILED
             try:
@@ -172,6 +173,13 @@ class StudyRun:
         if self._config.study in [study.name for study in self._store.studies()]:
             raise UsageError(f"--study {self._config.study!r} exists in {self._store.folder}; continue it with "
                              "--resume, or choose another --study NAME")
+
+    def _check_metrics(self, bench: Workbench) -> None:
+        """Refuse a constraint on a metric that nobody measures, before anything is built. Raises UsageError."""
+        for requirement in (Requirement.parse(text) for text in self._config.require):
+            if requirement.metric not in bench.prepared.metric_names:
+                raise UsageError(f"--require {requirement.metric!r}: no such metric; measured are "
+                                 f"{', '.join(bench.prepared.metric_names)}")
 
     def _open_study(self, bench: Workbench) -> StudyRecord:
         """Create the study, or claim it and refuse what a resume may not change. Raises UsageError."""
