@@ -233,6 +233,7 @@ def test_an_unknown_metric_is_refused_naming_those_that_are_measured(quick: Quic
     ran = quick.search("--budget", "1s", "--require", "recall >= -0.01", "--baselines", "needed", study="metric")
     assert ran.code == 2
     assert "--require 'recall': no such metric; measured are top1" in ran.stderr
+    assert "measuring the baselines" not in ran.stderr
 
 
 def test_accuracy_on_the_board_and_a_short_time(quick: Quick) -> None:
