@@ -23,7 +23,6 @@ from rich.table import Table
 from benchmarks.enumeration import best_of_enumeration
 from device_farm.inventory import Inventory
 from orchestrator.config import StudyConfig
-from orchestrator.document import search_document
 from orchestrator.progress import Silent
 from orchestrator.store.store import Store
 from orchestrator.study_run import StudyRun
@@ -39,8 +38,7 @@ Document = dict[str, Any]
 def run(store: Store, name: str, **keys: object) -> Document:
     """Run one study on this machine and return its document."""
     config = StudyConfig.model_validate({"study": name, "device": "local", **keys})
-    outcome = StudyRun(store, Inventory(), config, Path.cwd(), Silent()).run()
-    return search_document(outcome, None)
+    return StudyRun(store, Inventory(), config, Path.cwd(), Silent()).run()[1]
 
 
 def by_name(document: Document) -> dict[str, Document]:

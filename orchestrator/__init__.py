@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.config import StudyConfig, load_config
     from orchestrator.document import search_document
+    from orchestrator.outcome import Outcome
     from orchestrator.store.store import Store
-    from orchestrator.study_run import Outcome, StudyRun
+    from orchestrator.study_run import StudyRun
 
 __all__ = ["Outcome", "Store", "StudyConfig", "StudyRun", "load_config", "search_document"]
 
 _PLACES = {
-    "Outcome": "orchestrator.study_run",
+    "Outcome": "orchestrator.outcome",
     "Store": "orchestrator.store.store",
     "StudyConfig": "orchestrator.config",
     "StudyRun": "orchestrator.study_run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +11,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_exponential,
+)
 
 from device_farm.errors import (
     AgentMismatch,
     AuthenticationFailed,
     BoardBusy,
+    BoardUnreachable,
+    ChannelClosed,
+    ChannelStalled,
     FarmError,
     HostKeyMismatch,
     LeaseLost,
@@ -30,9 +42,15 @@ from search.errors import InfeasibleCandidate
 
 ATTEMPTS = 3
 PATIENCE_S = 600.0
+RETURN_S = 90.0
+"""A board that was lost while it ran a candidate may boot for so long."""
+FATAL = 2
+"""Boards that may die under an artifact; then it is never sent again."""
 POLL_S = 0.5
 HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy, LeaseLost)
 """What another attempt does not mend."""
+LOST = (ChannelClosed, ChannelStalled)
+"""The board, or the way to it, is gone: unclear while it runs a candidate."""
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -60,6 +78,16 @@ class BoardRunner(Protocol):
         """Let the board go; never raises."""
 
 
+class DeathBook(Protocol):
+    """Remembers under which artifacts boards died, beyond one controller's life."""
+
+    def deaths(self, artifact_sha256: str, kind: str) -> int:
+        """Return how many boards of this kind died under the artifact."""
+
+    def add_death(self, artifact_sha256: str, board: str, kind: str, what: str) -> None:
+        """Write down one more."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """An artifact with what its outputs must be."""
@@ -75,23 +103,30 @@ class Bench:
 
     Args:
         name: the board's name, for messages.
+        kind: what kind of board it is.
         connect: makes a runner; called again after a FarmError.
         owner: who holds the board, for other controllers' messages.
         settings: of every measurement.
         series: what this controller's tokens belong to (its machine and store); within it they rise.
+        deaths: remembers under which artifacts boards died.
         patience_s: how long to wait while another controller holds the board.
+        return_s: how long to wait for a board that was lost while it ran a candidate.
         notice: told once why we wait.
+        stop: set when the user wants no more waiting; a wait then ends in KeyboardInterrupt.
     """
 
-    def __init__(self, name: str, connect: Callable[[], BoardRunner], owner: str, settings: MeasureSettings,
-                 series: str, patience_s: float = PATIENCE_S, notice: Callable[[str], None] = log.info) -> None:
-        self.name = name
-        self._series, self._patience_s, self._notice = series, patience_s, notice
-        self.settings = settings
-        self._connect = connect
-        self._owner = owner
+    def __init__(self, name: str, kind: str, connect: Callable[[], BoardRunner], owner: str,
+                 settings: MeasureSettings, series: str, deaths: DeathBook, patience_s: float = PATIENCE_S,
+                 return_s: float | None = None, notice: Callable[[str], None] = log.info,
+                 stop: threading.Event | None = None) -> None:
+        self.name, self.settings = name, settings
+        self._kind, self._connect, self._owner, self._series = kind, connect, owner, series
+        self._deaths, self._patience_s, self._notice = deaths, patience_s, notice
+        self._return_s = RETURN_S if return_s is None else return_s
+        self._stop = stop or threading.Event()
         self._runner: BoardRunner | None = None
         self._held = False
+        self._boot: str | None = None
         self._reference: Job | None = None
 
     def __enter__(self) -> Self:
@@ -108,10 +143,11 @@ class Bench:
         """The live runner. Raises FarmError when there is none and none can be made."""
         if self._runner is None:
             self._runner, self._held = self._connect(), False
+            self._boot = self._runner.facts.boot_id
         return self._runner
 
     def _acquire(self, runner: BoardRunner) -> None:
-        """Take the board's lock, waiting while another controller holds it. Raises BoardBusy in the end."""
+        """Take the board's lock, waiting while another controller holds it. Raises BoardBusy, KeyboardInterrupt."""
         if self._held:
             return
         deadline = time.monotonic() + self._patience_s
@@ -125,7 +161,8 @@ class Bench:
                 if not told:
                     self._notice(f"waiting for {self.name}: {busy}")
                     told = True
-                time.sleep(min(POLL_S, self._patience_s))
+                if self._stop.wait(min(POLL_S, self._patience_s)):
+                    raise KeyboardInterrupt from busy
             else:
                 self._held = True
                 return
@@ -137,55 +174,106 @@ class Bench:
     def measure(self, job: Job, settings: MeasureSettings | None = None) -> Measurement:
         """Measure an artifact and compare its outputs with the host's.
 
-        An unclear death (a crash, a hang) is cross-examined: the reference runs on the board; if it
-        passes, the artifact is repeated once; two deaths beside a healthy reference are its own fault.
-
         Raises:
-            InfeasibleCandidate: the candidate's fault.
+            InfeasibleCandidate: the candidate's fault, see `_examined`.
             FarmError: ours, after a bounded number of attempts.
+            KeyboardInterrupt: the user wants no more waiting.
         """
-        try:
-            return self._once(job, settings)
-        except ArtifactDied as first:
-            if self._reference is None or self._reference.artifact.sha256 == job.artifact.sha256:
-                raise
-            log.warning("%s; the reference artifact is run to see whose fault it is", first)
-            self._judge_board()
-            try:
-                return self._once(job, settings)
-            except ArtifactDied as second:
-                self._judge_board()
-                raise InfeasibleCandidate(f"twice, beside a healthy reference: {second}") from first
-
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path) -> None:
-        """Run a file of examples on the board. Raises InfeasibleCandidate or FarmError."""
-        self._trying("running a split", lambda runner: runner.run(artifact, inputs, outputs))
-
-    def _judge_board(self) -> None:
-        """Run the reference. Raises FarmError when the board does not even run that."""
-        if self._reference is None:
-            return
-        try:
-            self._once(self._reference, None)
-        except InfeasibleCandidate as error:
-            raise FarmError(f"{self.name} is ill: the reference artifact, which ran before, fails now: {error}; "
-                            f"see 'orchestrator devices check {self.name}'") from error
-
-    def _once(self, job: Job, settings: MeasureSettings | None) -> Measurement:
-        session = self._trying("measuring", lambda runner: runner.measure(
+        session = self._examined(job, lambda runner: runner.measure(
             job.artifact, job.golden_inputs, settings or self.settings))
         check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
         return session.measurement
 
-    def _trying(self, what: str, action: Callable[[BoardRunner], T], locked: bool = True) -> T:
-        """Do something with the board, reconnecting after a FarmError. Raises the last FarmError."""
+    def run(self, job: Job, inputs: Path, outputs: Path) -> None:
+        """Run a file of examples on the board. Raises as `measure`."""
+        self._examined(job, lambda runner: runner.run(job.artifact, inputs, outputs))
+
+    def _examined(self, job: Job, action: Callable[[BoardRunner], T]) -> T:
+        """Do something with a candidate, and cross-examine an unclear death.
+
+        When the artifact crashes or hangs, or the board is lost, the reference must pass on the board;
+        then the candidate is repeated. It is to blame for two crashes, for two boards (or one board twice)
+        that booted again or did not come back, and for a connection that breaks ATTEMPTS times under it.
+        """
+        if self._reference is None or self._reference.artifact.sha256 == job.artifact.sha256:
+            return self._trying("running the reference", action)
+        failures: list[Exception] = []
+        while True:
+            died = self._deaths.deaths(job.artifact.sha256, self._kind)
+            if died >= FATAL:
+                raise InfeasibleCandidate(f"{died} boards of kind {self._kind} died (booted again, or did not come "
+                                          "back) while they ran it; it is not sent again")
+            crashed = sum(isinstance(f, ArtifactDied) for f in failures)
+            if crashed == 2 or len(failures) == ATTEMPTS:
+                times = "twice" if len(failures) == 2 else f"{len(failures)} times"
+                raise InfeasibleCandidate(f"{times}, beside a healthy reference: {failures[-1]}") from failures[-1]
+            boot = self._boot
+            try:
+                return self._trying("running a candidate", action, surviving=LOST)
+            except ArtifactDied as error:
+                failures.append(error)
+                log.warning("%s; the reference artifact is run to see whose fault it is", error)
+                self._judge_board()
+            except LOST as error:
+                failures.append(error)
+                self._notice(f"{self.name} was lost while it ran a candidate ({error}); waiting up to "
+                             f"{self._return_s:.0f} s for it")
+                self._await_board(job, boot)
+
+    def _await_board(self, job: Job, boot: str | None) -> None:
+        """Wait for a lost board, run the reference, and write down whether the board had died. Raises FarmError."""
+        def died(what: str) -> None:
+            log.warning("%s %s while it ran %s", self.name, what, job.artifact.sha256)
+            self._deaths.add_death(job.artifact.sha256, self.name, self._kind, what)
+
+        try:
+            self._trying("reconnecting", lambda runner: None, locked=False, within_s=self._return_s)
+        except (*LOST, BoardUnreachable):
+            died("did not come back")
+            raise
+        if self._boot != boot:
+            died("booted again")
+        self._judge_board()
+
+    def _judge_board(self) -> None:
+        """Run the reference. Raises FarmError when the board does not even run that."""
+        job = self._reference
+        if job is None:
+            return
+        try:
+            session = self._trying("running the reference", lambda runner: runner.measure(
+                job.artifact, job.golden_inputs, self.settings))
+            check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
+        except InfeasibleCandidate as error:
+            raise FarmError(f"{self.name} is ill: the reference artifact, which ran before, fails now: {error}; "
+                            f"see 'orchestrator devices check {self.name}'") from error
+
+    def _trying(self, what: str, action: Callable[[BoardRunner], T], *, locked: bool = True,
+                surviving: tuple[type[FarmError], ...] = (), within_s: float | None = None) -> T:
+        """Do something with the board, reconnecting after a FarmError.
+
+        Args:
+            what: for messages.
+            action: what to do.
+            locked: it needs the board's lock.
+            surviving: errors of the action itself that are raised at once.
+            within_s: try for so long, instead of a number of times.
+
+        Raises:
+            FarmError: the last one.
+            KeyboardInterrupt: the user wants no more waiting.
+        """
         failures: list[str] = []
+        acting = False
 
         def attempt() -> T:
+            nonlocal acting
+            acting = False
             try:
                 runner = self.runner
                 if locked:
                     self._acquire(runner)
+                acting = True
                 return action(runner)
             except FarmError as error:
                 failures.append(str(error))
@@ -193,11 +281,19 @@ class Bench:
                 self._drop()
                 raise
 
-        retrying = Retrying(stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential(multiplier=0.5, max=8),
-                            retry=retry_if_exception(_worth_repeating), reraise=True)
+        def worth_repeating(error: BaseException) -> bool:
+            return (isinstance(error, FarmError) and not isinstance(error, HOPELESS)
+                    and not (acting and isinstance(error, surviving)))
+
+        enough = stop_after_attempt(ATTEMPTS) if within_s is None else stop_after_delay(within_s)
+        retrying = Retrying(stop=enough | stop_when_event_set(self._stop), sleep=sleep_using_event(self._stop),
+                            wait=wait_exponential(multiplier=0.5, max=8),
+                            retry=retry_if_exception(worth_repeating), reraise=True)
         try:
             return retrying(attempt)
         except FarmError as error:
+            if self._stop.is_set() and worth_repeating(error):
+                raise KeyboardInterrupt from error
             if len(failures) == 1:
                 raise
             raise type(error)(f"{error} (tried {len(failures)} times)") from error
@@ -206,7 +302,3 @@ class Bench:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
-
-
-def _worth_repeating(error: BaseException) -> bool:
-    return isinstance(error, FarmError) and not isinstance(error, HOPELESS)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from orchestrator.document import Document, search_document
 from orchestrator.loop import Found
+from orchestrator.outcome import Outcome
 from orchestrator.store.store import Store
-from orchestrator.study_run import Outcome
 from recipes.bundle.export import export_bundle
 from recipes.bundle.schema import (
     CandidateEntry,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from device_farm.errors import FarmError
 from orchestrator.bench import Bench
 from orchestrator.loop import Found
 from orchestrator.store.records import Purpose
@@ -19,11 +21,12 @@ LOOKS = (5, 9, 15)
 CLEAR = 0.02
 SAMPLING_S = 0.4
 
+log = logging.getLogger(__name__)
 Sessions = dict[str, list[tuple[int, ...]]]
 
 
-def confirm(store: Store, bench: Bench, members: Mapping[str, Found], sessions: Sessions,
-            clear: Callable[[Sessions], bool], stop: Callable[[], bool]) -> None:
+def confirm(store: Store, bench: Bench, members: Mapping[str, Found], anchors: Mapping[str, Found],
+            sessions: Sessions, clear: Callable[[Sessions], bool], stop: Callable[[], bool]) -> None:
     """Measure every member once a round, in turn, until the answer is clear or the rounds are over.
 
     Only rounds in which all members were measured count. Those that an earlier controller stored do too;
@@ -32,11 +35,16 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], sessions: 
     Args:
         store: every measurement is kept there, as a confirmation of its round.
         bench: the board.
-        members: candidate id -> what is measured.
+        members: candidate id -> what is confirmed.
+        anchors: candidate id -> what is measured beside it: float32 and other baselines.
         sessions: candidate id -> wall times (ns) of each round, () where it was not measured; filled here.
         clear: tells whether the sessions so far decide.
         stop: the user says enough.
+
+    Raises:
+        FarmError: the board is lost, or no longer runs what it ran before.
     """
+    members = {**members, **anchors}
     settings = replace(bench.settings, max_sampling_s=min(SAMPLING_S, bench.settings.max_sampling_s))
     for identity, member in members.items():
         if identity not in sessions:
@@ -47,7 +55,11 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], sessions: 
         for identity, member in members.items():
             try:
                 measurement = bench.measure(member.job(), settings)
-            except InfeasibleCandidate:
+            except InfeasibleCandidate as error:
+                if identity in anchors:
+                    raise FarmError(f"{bench.name} is ill: {member.name}, which ran before, fails now: {error}; "
+                                    f"see 'orchestrator devices check {bench.name}'") from error
+                log.warning("finalist %s fails in the confirmation: %s", identity, error)
                 sessions[identity] = []
                 return
             store.add_measurement(member.trial.id, measurement, Purpose.CONFIRM, last + 1)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.loop import Found
+from orchestrator.outcome import Outcome
 from orchestrator.schemas.search import NO_ENERGY, NOT_EVALUATED
 from orchestrator.store.records import TrialRole
-from orchestrator.study_run import Outcome
 
 SCHEMA = 1
 

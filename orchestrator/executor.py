@@ -15,6 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from orchestrator.scratch import Scratch
 from search.errors import InfeasibleCandidate
 
@@ -143,6 +145,7 @@ def _start_worker(log_file: str, scratch: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed worker would leave
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
 

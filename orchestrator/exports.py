@@ -40,9 +40,8 @@ def export_recipe(store: Store, name: str, output: Path, overwrite: bool = False
         UsageError: the study has no bundle, or the folder is taken or cannot be written.
     """
     study = store.study(name)
-    source = bundle_folder(store, name)
-    if source is None:
-        document = final_document(study)
+    source, document = bundle_folder(store, name), final_document(study)
+    if source is None or document is None:
         why = why_no_result(study) if document is None else document.get("recipe_absent_because", "it was removed")
         raise UsageError(f"study {name!r} has no recipe yet: {why}")
     output = Path(os.path.abspath(output.expanduser()))

@@ -14,6 +14,7 @@ from orchestrator.units import Budget
 from orchestrator.workbench import Workbench, result_of
 from profilers.accuracy import build_and_evaluate, evaluate
 from profilers.statistics import summarise
+from search.errors import InfeasibleCandidate
 from search.goal import Goal
 
 FINALISTS = 3
@@ -69,8 +70,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
             break
         for entry in (finalist, *anchors.values()):
             rebuild(loop, entry)
-        confirm(bench.store, bench.bench, {best: finalist, **anchors}, sessions, partial(settled, candidate=best),
-                stop)
+        confirm(bench.store, bench.bench, {best: finalist}, anchors, sessions, partial(settled, candidate=best), stop)
         if not sessions.get(best):
             continue
         probability = chance(sessions, best)
@@ -100,7 +100,7 @@ def _fastest(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found]
     members = {name: loop.found[name] for name in feasible or names[:1]}
     for entry in (*members.values(), *anchors.values()):
         rebuild(loop, entry)
-    confirm(bench.store, bench.bench, {**members, **anchors}, sessions, lambda found: True, stop)
+    confirm(bench.store, bench.bench, members, anchors, sessions, lambda found: True, stop)
     timed = [name for name in members if sessions.get(name)]
     if not timed:
         return Verdict(None, False, None, sessions)
@@ -127,10 +127,14 @@ def evaluate_on_test(bench: Workbench, loop: Loop, entries: Sequence[Found]) -> 
             waiting[entry.candidate.id] = (entry, task)
     found: dict[str, dict[str, float]] = {}
     for entry in entries:
-        if bench.evaluator.board_examples is not None:
-            metrics, examples = loop.evaluate_on_board(entry, "test")
-        else:
-            metrics, examples = result_of(waiting[entry.candidate.id][1])
+        try:
+            if bench.evaluator.board_examples is not None:
+                metrics, examples = loop.evaluate_on_board(entry, "test")
+            else:
+                metrics, examples = result_of(waiting[entry.candidate.id][1])
+        except InfeasibleCandidate as error:
+            bench.progress.note(f"{entry.name or entry.candidate.id} could not be evaluated on the test split: {error}")
+            continue
         found[entry.candidate.id] = metrics
         where = Where.HOST if bench.evaluator.board_examples is None else Where.BOARD
         bench.store.add_evaluations(entry.trial.id, [

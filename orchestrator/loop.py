@@ -220,7 +220,7 @@ class Loop:
         outputs = self.store.folder / "boards" / f"outputs-{entry.trial.id}.npz"
         outputs.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.bench.run(built.artifact, inputs, outputs)
+            self.bench.run(entry.job(), inputs, outputs)
             return self.pool.submit(score, self.evaluator, built.ports, outputs, split).result()
         finally:
             outputs.unlink(missing_ok=True)

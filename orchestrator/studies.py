@@ -98,7 +98,7 @@ def summary(store: Store, record: StudyRecord, trials: tuple[TrialRecord, ...]) 
         "goal_met": None,
         "winner": None,
         "simulated": None,
-        "recipe": None if folder is None else str(folder),
+        "recipe": None if folder is None or document is None else str(folder),
     }
     if document is None:
         found["result_absent_because"] = why_no_result(record)
@@ -109,10 +109,8 @@ def summary(store: Store, record: StudyRecord, trials: tuple[TrialRecord, ...]) 
 
 
 def final_document(record: StudyRecord) -> SearchDocument | None:
-    """Return what the search printed at its end; None when that is not the study's last word."""
-    if record.status is not StudyStatus.FINISHED or record.document is None:
-        return None
-    return cast(SearchDocument, record.document)
+    """Return what the search printed at its end; None where nothing was reported, or new evidence came since."""
+    return None if record.document is None else cast(SearchDocument, record.document)
 
 
 def why_no_result(record: StudyRecord) -> str:

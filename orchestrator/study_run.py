@@ -7,16 +7,18 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 from device_farm.inventory import Inventory
+from orchestrator.conclude import conclude
 from orchestrator.config import CHANGEABLE, StudyConfig
+from orchestrator.document import Document
 from orchestrator.errors import UsageError
-from orchestrator.finish import Verdict, confirm_finalists, evaluate_on_test
+from orchestrator.finish import confirm_finalists, evaluate_on_test
 from orchestrator.loop import Found, Loop
+from orchestrator.outcome import Outcome
 from orchestrator.phases import (
     baseline_evidence,
     measure_baselines,
@@ -38,55 +40,14 @@ from orchestrator.store.records import (
     digest_of,
 )
 from orchestrator.store.store import Store
-from orchestrator.units import Budget, parse_budget, parse_seconds
+from orchestrator.units import parse_budget, parse_seconds
 from orchestrator.workbench import Workbench, open_workbench
-from profilers.statistics import LatencySummary, summarise
 from search.candidate import Candidate
-from search.goal import Goal, Requirement, pareto_front
+from search.goal import Goal, Requirement
 
 log = logging.getLogger(__name__)
 AHEAD = 2
 """Candidates that the host prepares before the board asks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Everything that a report needs."""
-
-    bench: Workbench
-    study: StudyRecord
-    loop: Loop
-    goal: Goal
-    budget: Budget | None
-    verdict: Verdict
-    absent: dict[str, str]
-    """Uniform recipe -> why it was not measured."""
-    test: dict[str, dict[str, float]]
-    """Candidate id -> metrics on the test split."""
-    wall_s: float
-    interrupted: bool
-
-    def latency_of(self, found: Found) -> LatencySummary:
-        """Return the latency that counts: of the confirmation where there was one, else of the search."""
-        sessions: Sequence[tuple[int, ...]] = self.verdict.sessions.get(found.candidate.id) or ()
-        if sessions:
-            return summarise(sessions, self.bench.config.latency_stat)
-        if found.latency is None:
-            raise ValueError(f"candidate {found.candidate.id} was not measured")
-        return found.latency
-
-    def budget_s(self) -> float | None:
-        """Return the latency limit in seconds; a share is taken of the baseline's confirmed latency."""
-        if self.budget is None or self.budget.needs is None:
-            return self.budget.absolute if self.budget else None
-        base = next(f for f in self.loop.found.values()
-                    if f.role is TrialRole.BASELINE and f.name == self.budget.needs)
-        return self.budget.resolve(self.latency_of(base).value(self.bench.config.latency_stat))
-
-    def front(self) -> list[Found]:
-        """Return the candidates that no other beats in latency and objective, fastest first."""
-        known = {i: f.evidence for i, f in self.loop.found.items() if f.evidence is not None}
-        return [self.loop.found[i] for i in pareto_front(known.items(), self.goal.objective)]
 
 
 class StudyRun:
@@ -107,21 +68,23 @@ class StudyRun:
         self._progress, self._resume = progress, resume
         self._stop = threading.Event()
         self._started = time.monotonic()
-        self._limit_s = parse_seconds(config.time, "--time") if config.time else None
+        self._limit_s = parse_seconds(config.time) if config.time else None
         self._proposing = False
+        self._measuring = False
 
-    def run(self) -> Outcome:
-        """Do the whole job.
+    def run(self) -> tuple[Outcome, Document]:
+        """Do the whole job; the document and the winner's bundle are in the store then.
 
         Raises:
             UsageError, ModelError, DataError, InventoryError, StoreError: what the user gave is wrong.
             NothingRan: no candidate could be built and measured.
             FarmError: the board is lost; the study can be resumed.
+            BundleError: the winner's bundle cannot be written.
             KeyboardInterrupt: Ctrl-C before there was anything to report, or twice.
         """
         if not self._resume:
             self._refuse_existing()
-        workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress)
+        workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress, self._stop)
         with self._graceful(), workbench as bench:
             self._check_metrics(bench)
             study = self._open_study(bench)
@@ -129,8 +92,9 @@ class StudyRun:
             try:
                 with _Heartbeat(self._store, study):
                     outcome = self._search(bench, study)
+                    document = conclude(self._store, outcome)
                 status = StudyStatus.INTERRUPTED if outcome.interrupted else StudyStatus.FINISHED
-                return outcome
+                return outcome, document
             except (KeyboardInterrupt, UsageError):
                 status = StudyStatus.INTERRUPTED
                 raise
@@ -144,6 +108,7 @@ class StudyRun:
         loop.resume(self._store.histories(study.id),
                     lambda trial: Candidate.from_json(bench.layers.space, trial.candidate))
         self._progress.plan(self._config.measurements, loop.measured)
+        self._measuring = True
         absent = measure_baselines(bench, loop, lambda found: None)
         self._proposing = True
         goal = resolve_goal(self._config, bench.objective, baseline_evidence(loop))
@@ -198,6 +163,10 @@ class StudyRun:
                 raise UsageError(f"study {study.name!r} was started with another {', '.join(changed)}; on resume only "
                                  f"{', '.join(CHANGEABLE)} may change")
             study = self._store.claim(study.id)
+            for key in CHANGEABLE:
+                if study.config.get(key) != config[key]:
+                    self._progress.note(f"{key} was {study.config.get(key)}, now {config[key]}"
+                                        + ("; the earlier result is replaced" if study.document else ""))
             self._store.set_config(study.id, config)
         else:
             study = self._store.create_study(NewStudy(
@@ -229,13 +198,13 @@ class StudyRun:
 
     @contextlib.contextmanager
     def _graceful(self) -> Iterator[None]:
-        """First Ctrl-C: finish what is being measured, then stop. Second: at once."""
+        """First Ctrl-C: finish what is being measured, then stop. Second, or while nothing is measured: at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def handler(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set():
+            if self._stop.is_set() or not self._measuring:
                 raise KeyboardInterrupt
             self._stop.set()
             self._progress.note("stopping after the measurement under way; Ctrl-C again stops at once")

@@ -14,7 +14,6 @@ from orchestrator.store.records import (
     Purpose,
     Split,
     StudyRecord,
-    StudyStatus,
     TrialHistory,
     TrialRecord,
     TrialRole,
@@ -70,8 +69,8 @@ class StudyView:
 
     @property
     def finished(self) -> bool:
-        """Whether the result stands; a study that is continued, or was interrupted, has none yet."""
-        return self.record.status is StudyStatus.FINISHED and self.record.document is not None
+        """Whether there is a result that no newer evidence voids."""
+        return self.record.document is not None
 
     @property
     def simulated(self) -> bool:
@@ -164,7 +163,7 @@ def _goal(config: StudyConfig, points: Iterable[Point], objective: str) -> Goal 
 def _winner(record: StudyRecord, points: Iterable[Point], goal: Goal | None) -> Point | None:
     by_id = {p.trial.candidate_id: p for p in points}
     document = record.document
-    if record.status is StudyStatus.FINISHED and document is not None:
+    if document is not None:
         winner = document["winner"]
         return by_id.get(str(winner["candidate_id"])) if isinstance(winner, dict) else None
     if goal is None:

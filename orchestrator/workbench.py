@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class Workbench:
 
 @contextmanager
 def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
-                   progress: Progress) -> Iterator[Workbench]:
+                   progress: Progress, stop: threading.Event | None = None) -> Iterator[Workbench]:
     """Prepare the model in a worker, connect to the board, derive the space; close it all at the end.
 
     Args:
@@ -82,6 +83,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
         config: the study.
         base: the folder from which relative paths of the configuration count.
         progress: takes events.
+        stop: set when the user wants no more waiting for the board.
 
     Raises:
         ModelError, DataError, InventoryError: what the user gave is wrong.
@@ -91,11 +93,10 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     model, data = parse_model(config.model, base), parse_data(config.data, base)
     agent = wiring.agent_file(store.folder)
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
-    bench = Bench(board.name, wiring.connector(board, store.folder, agent),
+    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent),
                   f"study {config.study} on {socket.gethostname()} (pid {os.getpid()})",
                   MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]),
-                  f"{socket.gethostname()}:{store.folder}/{board.name}",
-                  notice=progress.note)
+                  f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=progress.note, stop=stop)
     try:
         progress.phase(f"importing {config.model}")
         importing = pool.submit(prepare, model, data, store.blobs.root)

@@ -85,7 +85,7 @@ def test_what_is_no_code_is_in_it(wheel: Wheel) -> None:
     demo = {f"recipes/demo/{name}" for name in
             ("fashion_mnist.npz", "residual.pt", "separable.pt", "transformer.pt", "NOTICE.md")}
     migrations = {f"orchestrator/store/migrations/{name}" for name in
-                  ("env.py", "script.py.mako", "versions/0001_the_first_tables.py")}
+                  ("env.py", "script.py.mako", "versions/0001_the_first_tables.py", "versions/0002_board_deaths.py")}
     assert demo | migrations | {f"{package}/py.typed" for package in PACKAGES} <= wheel.names
     assert wheel.path.stat().st_size <= MAX_WHEEL_BYTES
 

@@ -84,7 +84,6 @@ def search(
     log_file = store_folder / "logs" / f"{found.study}.log"
     command = f"orchestrator search --study {found.study} --resume" + (f" --store {store}" if store else "")
     with exit_codes(log_file, lambda: command if _exists(store_folder, found.study) else None):
-        from orchestrator.conclude import conclude
         from orchestrator.dry_run import dry_run as measure_prices
         from orchestrator.dry_run import print_dry_run
         from orchestrator.report import print_report
@@ -107,8 +106,7 @@ def search(
                     plan = measure_prices(opened, boards, found, base, progress)
                     print_document(plan, format_, lambda: print_dry_run(plan, Console()))
                     return
-                outcome = StudyRun(opened, boards, found, base, progress, resume).run()
-                document = conclude(opened, outcome)
+                outcome, document = StudyRun(opened, boards, found, base, progress, resume).run()
         print_document(document, format_, lambda: print_report(document, Console()))
         if outcome.interrupted:
             typer.echo(f"interrupted; continue with: {command}", err=True)

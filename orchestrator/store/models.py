@@ -113,6 +113,19 @@ class MeasurementRow(Base, table=True):
     session_s: float
 
 
+class BoardDeath(Base, table=True):
+    """A board that died while it ran an artifact; kept when studies go, so that it is never sent again."""
+
+    __tablename__ = "board_death"
+
+    id: uuid.UUID = Field(primary_key=True)
+    artifact_sha256: str = Field(index=True)
+    board: str
+    kind: str
+    what: str
+    happened_at: datetime = Field(sa_type=UTCDateTime)
+
+
 class Step(Base, table=True):
     key: str = Field(primary_key=True)
     name: str

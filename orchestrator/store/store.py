@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from pydantic import JsonValue
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func
 from sqlmodel import col, select
 
 from orchestrator.store import step_rows, study_rows, trial_rows
@@ -18,7 +18,7 @@ from orchestrator.store.claims import this_process
 from orchestrator.store.cleanup import remove_study
 from orchestrator.store.database import BUSY_TIMEOUT_S, make_engine, migrate, reading, writing
 from orchestrator.store.errors import StoreUnusable
-from orchestrator.store.models import Study, Trial
+from orchestrator.store.models import BoardDeath, Study, Trial
 from orchestrator.store.places import DATABASE_NAME, store_folder
 from orchestrator.store.records import (
     Evaluation,
@@ -120,13 +120,20 @@ class Store:
             return tuple(study_rows.record(row, self._here()) for row in found)
 
     def set_config(self, study_id: uuid.UUID, config: Mapping[str, JsonValue]) -> None:
-        """Replace the configuration, e.g. for a resume with another budget. Raises StudyNotFound."""
+        """Replace the configuration, e.g. for a resume with another budget; another one voids the final report.
+
+        Raises StudyNotFound.
+        """
         with writing(self._engine) as session:
-            row = study_rows.find(session, study_id)
-            row.config, row.config_digest = dict(config), digest_of(dict(config))
+            row, digest = study_rows.find(session, study_id), digest_of(dict(config))
+            if row.config_digest != digest:
+                row.config, row.config_digest, row.document = dict(config), digest, None
 
     def set_document(self, study_id: uuid.UUID, document: Mapping[str, JsonValue]) -> None:
-        """Keep the final report. Raises StudyNotFound; ValueError for NaN or infinity in it."""
+        """Keep the final report, until new evidence or another configuration voids it.
+
+        Raises StudyNotFound; ValueError for NaN or infinity in it.
+        """
         digest_of(dict(document))
         with writing(self._engine) as session:
             study_rows.find(session, study_id).document = dict(document)
@@ -196,6 +203,7 @@ class Store:
             if measurement is not None:
                 trial_rows.put_measurement(session, row, measurement, Purpose.SEARCH, 0, now)
             trial_rows.put_evaluations(session, row, evaluations)
+            study_rows.find(session, row.study_id).document = None
             return trial_rows.finish(session, row, state, reason, now)
 
     def add_evaluations(self, trial_id: uuid.UUID, evaluations: Iterable[Evaluation]) -> None:
@@ -211,6 +219,7 @@ class Store:
         """
         with writing(self._engine) as transaction:
             row = trial_rows.find(transaction, trial_id)
+            study_rows.find(transaction, row.study_id).document = None
             return trial_rows.put_measurement(transaction, row, measurement, purpose, session, self._clock())
 
     def trials(self, study_id: uuid.UUID) -> tuple[TrialRecord, ...]:
@@ -229,6 +238,20 @@ class Store:
         """Return all trials of a study with their measurements and evaluations."""
         with reading(self._engine) as session:
             return trial_rows.histories(session, col(Trial.study_id) == study_id)
+
+    # Boards that died
+
+    def deaths(self, artifact_sha256: str, kind: str) -> int:
+        """Return how many boards of a kind died under an artifact, in all studies."""
+        with reading(self._engine) as session:
+            return session.exec(select(func.count()).select_from(BoardDeath).where(
+                BoardDeath.artifact_sha256 == artifact_sha256, BoardDeath.kind == kind)).one()
+
+    def add_death(self, artifact_sha256: str, board: str, kind: str, what: str) -> None:
+        """Keep that a board died while it ran an artifact."""
+        with writing(self._engine) as session:
+            session.add(BoardDeath(id=uuid.uuid4(), artifact_sha256=artifact_sha256, board=board, kind=kind, what=what,
+                                   happened_at=self._clock()))
 
     # Build steps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,11 @@ from device_farm.errors import (
     BoardBusy,
     BoardUnreachable,
     ChannelClosed,
+    ChannelStalled,
     FarmError,
     HostKeyMismatch,
     LeaseLost,
+    PushFailed,
 )
 from device_farm.facts import BoardFacts
 from orchestrator.bench import ATTEMPTS, Bench, BoardRunner, Job
@@ -54,11 +57,23 @@ class Board:
     tokens: list[int] = field(default_factory=list)
     settings: list[MeasureSettings] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    boots: list[str] = field(default_factory=list)
+    """Boot ids of the next connections; then always the last one, `b` without any."""
+    boot: str = "b"
+    died: list[str] = field(default_factory=list)
+    """What was written down of boards that died."""
+
+    def deaths(self, artifact_sha256: str, kind: str) -> int:
+        return sum(line.startswith(f"{artifact_sha256} {kind} ") for line in self.died)
+
+    def add_death(self, artifact_sha256: str, board: str, kind: str, what: str) -> None:
+        self.died.append(f"{artifact_sha256} {kind} {board} {what}")
 
     def connect(self) -> BoardRunner:
         self.events.append("connect")
         self._raise(self.connects)
-        return Runner(self)
+        self.boot = self.boots.pop(0) if self.boots else self.boot
+        return Runner(self, self.boot)
 
     @staticmethod
     def _raise(planned: list[BaseException | None]) -> None:
@@ -77,13 +92,14 @@ class Board:
 @dataclass
 class Runner:
     board: Board
+    boot: str
     runtime_name: str = "litert"
     runtime_version: str = "2.3"
     closed: bool = False
 
     @property
     def facts(self) -> BoardFacts:
-        return FACTS
+        return replace(FACTS, boot_id=self.boot)
 
     def acquire(self, token: int, owner: str, series: str | None = None) -> None:
         self.board.events.append(f"lock for {owner} in {series}")
@@ -113,9 +129,10 @@ def measurement(artifact: Artifact) -> Measurement:
         load_s=0.1, before=Sensors(), after=Sensors(), peak_rss_bytes=None, simulated=False, session_s=0.2)
 
 
-def bench(board: Board, reference: bool = True, patience_s: float = 0.0) -> Bench:
-    made = Bench("pi-a", board.connect, "study a", MeasureSettings(threads=3), "vm:/store/pi-a", patience_s,
-                 board.notices.append)
+def bench(board: Board, reference: bool = True, patience_s: float = 0.0,
+          stop: threading.Event | None = None) -> Bench:
+    made = Bench("pi-a", "rpi4", board.connect, "study a", MeasureSettings(threads=3), "vm:/store/pi-a", board,
+                 patience_s, 2.0, board.notices.append, stop)
     if reference:
         made.set_reference(REFERENCE)
     return made
@@ -135,7 +152,7 @@ def test_a_healthy_board_measures_once_with_the_studys_settings() -> None:
 
 
 def test_two_failures_of_the_farm_are_survived_on_new_connections() -> None:
-    board = Board(outcomes={"candidate": [ChannelClosed("gone"), FarmError("odd"), OUTPUTS]})
+    board = Board(outcomes={"candidate": [PushFailed("disk full"), FarmError("odd"), OUTPUTS]})
     with bench(board) as opened:
         assert opened.measure(CANDIDATE) == measurement(CANDIDATE.artifact)
     assert measured(board) == ["candidate"] * 3
@@ -151,9 +168,9 @@ def test_a_board_that_comes_back_is_waited_for() -> None:
 
 
 def test_the_last_failure_is_raised_with_the_number_of_attempts() -> None:
-    board = Board(outcomes={"candidate": [ChannelClosed(f"gone {i}") for i in range(9)]})
+    board = Board(outcomes={"candidate": [PushFailed(f"gone {i}") for i in range(9)]})
     last = rf"^gone {ATTEMPTS - 1} \(tried {ATTEMPTS} times\)$"
-    with bench(board) as opened, pytest.raises(ChannelClosed, match=last):
+    with bench(board) as opened, pytest.raises(PushFailed, match=last):
         opened.measure(CANDIDATE)
     assert measured(board) == ["candidate"] * ATTEMPTS
     assert board.events[-1] == "close"
@@ -239,6 +256,84 @@ def test_the_farm_may_fail_during_the_cross_examination() -> None:
     assert measured(board) == ["candidate", "float32", "float32", "candidate"]
 
 
+def test_a_connection_that_breaks_once_under_a_candidate_is_nobodys_fault() -> None:
+    board = Board(outcomes={"candidate": [ChannelStalled("silent"), OUTPUTS]})
+    with bench(board) as opened:
+        assert opened.measure(CANDIDATE) == measurement(CANDIDATE.artifact)
+    assert measured(board) == ["candidate", "float32", "candidate"]
+    assert board.died == []
+    assert board.notices == ["pi-a was lost while it ran a candidate (silent); waiting up to 2 s for it"]
+
+
+def test_a_connection_that_breaks_under_one_candidate_only_is_its_fault() -> None:
+    board = Board(outcomes={"candidate": [ChannelClosed("gone")] * 9})
+    with bench(board) as opened, pytest.raises(InfeasibleCandidate, match="^3 times, beside a healthy ref.*: gone$"):
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate", "float32"] * ATTEMPTS
+    assert board.died == []
+
+
+def test_a_board_that_boots_again_is_waited_for_and_the_candidate_repeated() -> None:
+    board = Board(boots=["b", "c"], outcomes={"candidate": [ChannelClosed("gone"), OUTPUTS]},
+                  connects=[None, BoardUnreachable("booting"), BoardUnreachable("booting")])
+    with bench(board) as opened:
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate", "float32", "candidate"]
+    assert board.died == ["candidate rpi4 pi-a booted again"]
+
+
+def test_a_candidate_under_which_two_boards_died_is_never_sent_again() -> None:
+    board = Board(boots=["b", "c", "d"], outcomes={"candidate": [ChannelClosed("gone")] * 9})
+    with bench(board) as opened:
+        for _ in range(2):
+            with pytest.raises(InfeasibleCandidate, match="^2 boards of kind rpi4 died .* not sent again$"):
+                opened.measure(CANDIDATE)
+        opened.measure(job("next"))
+    assert measured(board) == ["candidate", "float32", "candidate", "float32"], "sent twice, not more"
+    assert len(board.died) == 2
+
+
+def test_a_board_that_does_not_come_back_is_the_farms_fault_and_written_down() -> None:
+    board = Board(outcomes={"candidate": [ChannelClosed("gone")] * 9},
+                  connects=[None, *[BoardUnreachable("no route")] * 99])
+    with pytest.raises(BoardUnreachable, match="no route"), bench(board) as opened:
+        opened.measure(CANDIDATE)
+    assert board.died == ["candidate rpi4 pi-a did not come back"]
+    board.connects.clear()
+    with bench(board) as resumed, pytest.raises(InfeasibleCandidate, match="2 boards"):
+        board.boots = ["c"]
+        resumed.measure(CANDIDATE)
+
+
+def test_a_board_that_another_took_meanwhile_did_not_die() -> None:
+    board = Board(outcomes={"candidate": [ChannelClosed("gone")]}, locks=[None, LeaseLost("taken over")])
+    with pytest.raises(LeaseLost), bench(board) as opened:
+        opened.measure(CANDIDATE)
+    assert board.died == []
+
+
+def test_the_reference_is_never_blamed() -> None:
+    board = Board(boots=["b", "c", "d", "e"], outcomes={"float32": [ChannelClosed("gone")] * 9})
+    with bench(board) as opened, pytest.raises(ChannelClosed, match=r"tried 3 times"):
+        opened.measure(REFERENCE)
+    assert board.died == []
+
+
+def test_an_interrupt_ends_every_wait() -> None:
+    stop = threading.Event()
+    unreachable: list[BaseException | None] = [None, *[BoardUnreachable("no route")] * 99]
+    for board in (Board(locks=[BoardBusy("held")] * 99), Board(connects=unreachable, outcomes={
+            "candidate": [ChannelClosed("gone")]})):
+        stop.clear()
+        timer = threading.Timer(0.6, stop.set)
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt), bench(board, patience_s=60, stop=stop) as opened:
+            opened.measure(CANDIDATE)
+        assert time.monotonic() - started < 1.5
+        assert board.died == []
+
+
 def test_without_a_reference_a_death_is_told_as_it_is() -> None:
     for made, dying in ((bench(Board(outcomes={"candidate": [ArtifactDied("SIGSEGV")]}), reference=False), CANDIDATE),
                         (bench(Board(outcomes={"float32": [ArtifactDied("SIGSEGV")]})), REFERENCE)):
@@ -260,10 +355,17 @@ def test_outputs_within_the_tolerance_count() -> None:
 
 
 def test_a_split_runs_with_the_same_patience() -> None:
-    board = Board(outcomes={"candidate": [ChannelClosed("gone")]})
+    board = Board(outcomes={"candidate": [PushFailed("disk full")]})
     with bench(board) as opened:
-        opened.run(CANDIDATE.artifact, Path("in"), Path("out"))
+        opened.run(CANDIDATE, Path("in"), Path("out"))
     assert [event for event in board.events if event.startswith("run")] == ["run in to out"] * 2
+
+
+def test_a_death_while_running_a_split_is_examined_too() -> None:
+    board = Board(outcomes={"candidate": [ArtifactDied("SIGSEGV")] * 2})
+    with bench(board) as opened, pytest.raises(InfeasibleCandidate, match="^twice, beside a healthy reference: SIG"):
+        opened.run(CANDIDATE, Path("in"), Path("out"))
+    assert measured(board) == ["float32", "float32"]
 
 
 def check(made: Callable[[], BoardRunner]) -> None:

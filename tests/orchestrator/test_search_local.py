@@ -14,9 +14,12 @@ import jsonschema
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from orchestrator.exports import recipes_document
 from orchestrator.schemas.files import schema_of
 from orchestrator.store.records import Purpose, Split, StudyStatus, TrialHistory, TrialRole, TrialState
 from orchestrator.store.store import Store
+from orchestrator.studies import show_document
+from orchestrator.study_view import view_of
 from profilers.statistics import summarise
 from search.candidate import Candidate
 from search.recipes import UNIFORM
@@ -279,6 +282,8 @@ def test_an_existing_study_is_continued_only_when_asked_and_only_as_itself(quick
     more = quick.search("--resume", "--measurements", "4", "--budget", "0.7x", "--format", "json", study="mine",
                         model=False)
     assert more.code in (0, 1), more.stderr
+    assert "budget was 0.9x, now 0.7x; the earlier result is replaced" in more.stderr
+    assert "measurements was 2, now 4" in more.stderr
     record, after = quick.histories("mine")
     assert record.config["budget"] == more.document["budget"]["asked"]["latency"] == "0.7x"
     assert len(complete(after)) == 4
@@ -364,6 +369,11 @@ def test_ctrl_c_ends_in_order_and_resume_goes_on(quick: Quick, interrupted: str)
     record, before = quick.histories("stopped")
     assert record.status is StudyStatus.INTERRUPTED
     assert 4 <= len(complete(before)) <= 7
+    with Store.open(quick.store) as store:
+        shown = show_document(store, view_of(store, "stopped"))
+        listed = recipes_document(store)
+    assert shown["search"] == document
+    assert "stopped" in [recipe["study"] for recipe in listed["recipes"]]
 
     ran = quick.search("--resume", "--format", "json", study="stopped", model=False)
     assert ran.code in (0, 1), ran.stderr
@@ -373,6 +383,20 @@ def test_ctrl_c_ends_in_order_and_resume_goes_on(quick: Quick, interrupted: str)
     assert len({h.trial.candidate_id for h in after}) == len(after)
     finished = {h.trial.id: (h.trial, searched(h)) for h in complete(before)}
     assert finished.items() <= {h.trial.id: (h.trial, searched(h)) for h in complete(after)}.items()
+
+
+def test_ctrl_c_before_anything_is_measured_ends_at_once(quick: Quick, interrupted: str) -> None:
+    controller = quick.start("--model", "demo:residual", "--device", "sim", study="early", mark=interrupted)
+    wait_for(controller, "importing")
+    time.sleep(1.0)  # the worker loads PyTorch now
+    started = time.monotonic()
+    controller.send_signal(signal.SIGINT)
+    stdout, stderr = controller.communicate(timeout=60)
+    assert time.monotonic() - started < 4
+    assert (controller.returncode, stdout) == (130, "")
+    assert stderr.splitlines()[-1] == "orchestrator: interrupted"
+    assert "resource_tracker" not in stderr
+    assert wait_until_gone(interrupted, 10) == {}
 
 
 def test_a_second_ctrl_c_ends_at_once(quick: Quick, interrupted: str) -> None:
@@ -387,6 +411,7 @@ def test_a_second_ctrl_c_ends_at_once(quick: Quick, interrupted: str) -> None:
     assert time.monotonic() - started < 10
     assert "orchestrator search --study twice --resume" in stderr
     assert "Traceback" not in stderr
+    assert "resource_tracker" not in stderr
     assert stdout == ""
     assert wait_until_gone(interrupted, 10) == {}
     record, histories = quick.histories("twice")

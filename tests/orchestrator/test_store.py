@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -114,14 +114,40 @@ def test_a_study_comes_back_as_it_was_given(store: Store, study: StudyRecord) ->
     assert (found.space, found.seed, found.config) == (SPACE, 2**40, {"budget": "10ms"})
     assert (found.status, found.document) == (StudyStatus.RUNNING, None)
     store.set_document(study.id, {"winner": {"trial": 3}})
+    store.set_config(study.id, {"budget": "10ms"})
+    assert store.study("first").document == {"winner": {"trial": 3}}
     store.set_config(study.id, {"budget": "12ms"})
     changed = store.study("first")
-    assert changed.document == {"winner": {"trial": 3}}
+    assert changed.document is None
     assert changed.config == {"budget": "12ms"}
     assert changed.config_digest != study.config_digest
     assert changed.space_digest == study.space_digest
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.set_document(study.id, {"latency_s": float("nan")})
+
+
+def test_new_evidence_voids_the_final_report(store: Store, study: StudyRecord) -> None:
+    trial = store.add_trial(study.id, candidate(5), TrialRole.SEARCH)
+    artifact = store.blobs.put_bytes(b"model")
+    store.set_artifact(trial.id, artifact)
+    measured = dataclasses.replace(measurement(), artifact_sha256=artifact.sha256)
+    steps: list[Callable[[], object]] = [
+        lambda: store.finish_trial(trial.id, TrialState.COMPLETE, measurement=measured),
+        lambda: store.add_measurement(trial.id, measured, Purpose.CONFIRM, session=1)]
+    for step in steps:
+        store.set_document(study.id, {"winner": None})
+        assert store.study("first").document is not None
+        step()
+        assert store.study("first").document is None
+
+
+def test_boards_that_died_are_counted_by_kind_and_outlive_the_study(store: Store, study: StudyRecord) -> None:
+    store.add_death("a" * 64, "pi-a", "rpi4", "booted again")
+    store.add_death("a" * 64, "pi-b", "rpi4", "did not come back")
+    store.add_death("a" * 64, "nano", "jetson", "booted again")
+    store.delete_study("first")
+    assert (store.deaths("a" * 64, "rpi4"), store.deaths("a" * 64, "jetson"), store.deaths("b" * 64, "rpi4")) == (
+        2, 1, 0)
 
 
 def test_a_trial_comes_back_with_its_samples(store: Store, study: StudyRecord) -> None:
