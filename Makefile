@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-boards tools lint clean
+.PHONY: help demo test test-boards test-training tools lint clean
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
@@ -11,7 +11,7 @@ DEMO_ARGS ?= --model demo:transformer --device local --budget 0.75x --max-drop 0
 PYTEST_ARGS ?= -n 2
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: .venv/.installed ## search the demo network on this machine (the arguments: DEMO_ARGS)
 	$(BIN)/orchestrator search $(DEMO_ARGS)
@@ -21,6 +21,9 @@ test: tools lint ## lint, then run all tests (pytest's arguments: PYTEST_ARGS)
 
 test-boards: .venv/.installed ## search on an emulated aarch64 board (needs root: docs/test-boards.md)
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider -m boards tests/aarch64
+
+test-training: .venv/.installed ## train the three demo networks anew and compare (up to half an hour)
+	$(BIN)/pytest -m training -s tests/recipes/test_demo.py
 
 tools:
 	@PATH="$$PATH:/usr/sbin:/sbin" command -v sshd >/dev/null || { \

@@ -35,7 +35,7 @@ THROTTLING = {
     18: "throttled since boot",
     19: "temperature limit since boot",
 }
-"""Bits of `vcgencmd get_throttled` (Raspberry Pi documentation, vcgencmd)."""
+"""Bits of the firmware's get_throttled (Raspberry Pi documentation, vcgencmd)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ section writable; if [ -w "$folder" ]; then echo yes; else echo "$folder"; fi
 section memory; cat /proc/meminfo
 section governor; cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor
 section temperature; cat /sys/class/thermal/thermal_zone*/temp
-section throttled; if command -v vcgencmd >/dev/null; then vcgencmd get_throttled; fi
+section throttled; bits=$(cat /sys/devices/platform/soc/soc:firmware/get_throttled)
+if [ -n "$bits" ]; then printf '%s\\n' "$bits"; elif command -v vcgencmd >/dev/null; then vcgencmd get_throttled; fi
 section python; "$2" -s -c "$3" "$root"
 exit 0
 """
@@ -76,7 +77,7 @@ class Probe:
     temperature_c: float | None
     """The hottest zone."""
     throttled: int | None
-    """Bits of `vcgencmd get_throttled`."""
+    """The Raspberry Pi firmware's bits, as the kernel shows them, else `vcgencmd get_throttled`."""
     python: PythonProbe | None
 
 
@@ -154,8 +155,8 @@ def read_temperature(zones: str) -> float | None:
 
 
 def read_throttled(text: str) -> int | None:
-    """Read `throttled=0x50005` of a Raspberry Pi's firmware."""
-    found = re.search(r"throttled=0x([0-9a-fA-F]+)", text)
+    """Read `50005` (sysfs) or `throttled=0x50005` (vcgencmd) of a Raspberry Pi's firmware."""
+    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", text.strip())
     return int(found[1], 16) if found else None
 
 

@@ -49,6 +49,7 @@ class HostPool:
         self._lock = threading.Lock()
         self._one_by_one = threading.Lock()
         self._closed = False
+        self._died = False
         self._busy = 0
         self._pool = self._make(workers)
         self._single: ProcessPoolExecutor | None = None
@@ -70,7 +71,7 @@ class HostPool:
         return outer
 
     def shutdown(self) -> None:
-        """Cancel what is not finished, end the workers, and remove their temporary files."""
+        """Cancel what is not finished, end the workers, and remove their temporary files and an empty log."""
         with self._lock:
             self._closed = True
             if self._busy:
@@ -80,6 +81,8 @@ class HostPool:
         self._pool.shutdown(wait=True, cancel_futures=True)
         with self._one_by_one:
             self._scratch.close()
+        if not self._died and self._log_file.is_file() and self._log_file.stat().st_size == 0:
+            self._log_file.unlink()
 
     def _make(self, workers: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"),
@@ -112,6 +115,7 @@ class HostPool:
                 if not died:
                     _copy(inner, outer)
                     return
+        self._died = True  # the message names the log
         outer.set_exception(WorkerDied(f"its worker process died {RESUBMITS + 1} times (out of memory, or a crash in "
                                        f"a native library); see {self._log_file}"))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from uuid import uuid4
 
 from orchestrator.errors import UsageError
 from orchestrator.schemas.recipes import RecipeExported, RecipesList, RecipeSummary, RecipeVerified, VerifiedCheck
@@ -15,6 +14,7 @@ from orchestrator.store.records import StudyRecord
 from orchestrator.store.store import Store
 from orchestrator.studies import bundle_folder, final_document, why_no_result
 from recipes.bundle.schema import FILES, README, RECIPE, SUMS, BundleError
+from recipes.bundle.whole_folder import whole_folder
 
 _BUNDLE = frozenset({*FILES, RECIPE, README, SUMS})
 
@@ -46,16 +46,12 @@ def export_recipe(store: Store, name: str, output: Path, overwrite: bool = False
         raise UsageError(f"study {name!r} has no recipe yet: {why}")
     output = Path(os.path.abspath(output.expanduser()))
     _check_free(output, overwrite)
-    staging = _beside(output)
     try:
-        staging.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, staging)
-        _put_in_place(staging, output)
+        with whole_folder(output) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
     except OSError as error:
         raise UsageError(f"--output {output}: the recipe cannot be written there ({error.strerror}); see the free "
                          "space and the permissions, or choose another folder") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     sizes = [file.stat().st_size for file in output.iterdir()]
     return {"schema": SCHEMA, "study": name, "output": str(output), "files": len(sizes), "size_bytes": sum(sizes)}
 
@@ -103,22 +99,3 @@ def _check_free(output: Path, overwrite: bool) -> None:
                          "choose another folder")
     if found and not overwrite:
         raise UsageError(f"--output {output}: holds a recipe already; --overwrite replaces it")
-
-
-def _beside(output: Path) -> Path:
-    return output.parent / f".{output.name}.{uuid4().hex}"
-
-
-def _put_in_place(staging: Path, output: Path) -> None:
-    """Rename; a recipe that is there keeps its place until the new one is whole."""
-    if not output.exists() or not any(output.iterdir()):
-        os.rename(staging, output)
-        return
-    old = _beside(output)
-    os.rename(output, old)
-    try:
-        os.rename(staging, output)
-    except OSError:
-        os.rename(old, output)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

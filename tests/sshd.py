@@ -108,7 +108,7 @@ def running_sshd(folder: Path, *, mounts: str = "") -> Iterator[Sshd]:
     (folder / "sshd_config").write_text(_CONFIG.format(folder=folder, port=port))
     command = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
     if mounts:
-        command = _with_mounts(command, mounts, root)
+        command = with_mounts(command, mounts, root)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     server = Sshd(
@@ -174,8 +174,8 @@ def _needed(program: str, package: str) -> str:
     return found
 
 
-def _with_mounts(command: list[str], mounts: str, root: Path) -> list[str]:
-    """Run a server in a mount namespace; as a user, also in a user namespace where it keeps its own id."""
+def with_mounts(command: list[str], mounts: str, root: Path) -> list[str]:
+    """Return the command in a mount namespace; as a user, also in a user namespace where it keeps its own id."""
     unshare = _needed("unshare", "util-linux")
     if os.geteuid() == 0:
         launch, server = [unshare, "--mount"], command

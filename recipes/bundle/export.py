@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from recipes.blobs import BlobMissing, BlobStore
 from recipes.bundle.document import recipe_text
@@ -28,11 +25,12 @@ from recipes.bundle.schema import (
     Recipe,
     RecipeFacts,
 )
+from recipes.bundle.whole_folder import whole_folder
 
 
 def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, artifact: str, float_model: str,
                   statistics: str, quantiser_recipe: list[dict[str, Any]], overwrite: bool = False) -> Path:
-    """Write a bundle under a temporary name beside `destination`, then rename it.
+    """Write a bundle to `destination`: whole, or not at all.
 
     Args:
         destination: the folder to make; it may be there when it is empty.
@@ -52,23 +50,17 @@ def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, a
             half-written is left, and a bundle that was there is untouched.
     """
     destination = destination.resolve()
-    staging = _beside(destination)
     try:
         _check_free(destination, overwrite)
         content: dict[FileName, bytes] = {
             MODEL: _blob(blobs, artifact, destination), FLOAT_MODEL: _blob(blobs, float_model, destination),
             STATISTICS: _blob(blobs, statistics, destination), RULES: rules_text(quantiser_recipe)}
-        staging.mkdir(parents=True)
-        for name, data in _all_files(recipe, content).items():
-            _write(staging / name, data)
-        _sync(staging)
-        _put_in_place(staging, destination)
-        _sync(destination.parent)
+        with whole_folder(destination) as folder:
+            for name, data in _all_files(recipe, content).items():
+                (folder / name).write_bytes(data)
     except OSError as error:
         raise BundleError(f"cannot be written ({error.strerror})", destination,
                           "see the free space and the permissions, or choose another folder") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return destination
 
 
@@ -114,37 +106,3 @@ def _blob(blobs: BlobStore, sha256: str, destination: Path) -> bytes:
         raise BundleError(f"blob {sha256} has other bytes than its name says", destination,
                           f"the disk of {blobs.root} is damaged: remove the blob and build again")
     return data
-
-
-def _beside(destination: Path) -> Path:
-    return destination.parent / f".{destination.name}.{uuid4().hex}"
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _put_in_place(staging: Path, destination: Path) -> None:
-    """Rename; a bundle that is there keeps its place until the new one is whole."""
-    if not destination.exists() or not any(destination.iterdir()):
-        os.rename(staging, destination)
-        return
-    old = _beside(destination)
-    os.rename(destination, old)
-    try:
-        os.rename(staging, destination)
-    except OSError:
-        os.rename(old, destination)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -213,10 +213,11 @@ def initial(name: str, seed: int) -> nn.Module:
 
 
 def main() -> None:
-    """Write the data file and the weights into the package."""
+    """Write the data file and the weights, into the package unless told otherwise."""
     parser = argparse.ArgumentParser(prog="python -m recipes.demo.train", description=__doc__)
     parser.add_argument("--network", choices=tuple(ARCHITECTURES), help="only this one")
     parser.add_argument("--source", type=Path, default=SOURCE, help="folder of the four .gz files")
+    parser.add_argument("--output", type=Path, default=PACKAGE, help="folder to write to (default: the package)")
     parser.add_argument("--threads", type=int, default=1, help="1 (the default) is reproducible")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -225,7 +226,8 @@ def main() -> None:
         training = training_split(options.source)
     except TrainingError as error:
         sys.exit(str(error))
-    np.savez_compressed(PACKAGE / ARCHIVE, allow_pickle=False, **arrays)
+    options.output.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(options.output / ARCHIVE, allow_pickle=False, **arrays)
     splits = fashion_mnist()
     for name in [options.network] if options.network else ARCHITECTURES:
         schedule = SCHEDULES[name]
@@ -236,7 +238,7 @@ def main() -> None:
                 f"validation {epoch.accuracy:.2%}, {epoch.seconds:.0f} s",
                 flush=True,
             )
-        torch.save(network.state_dict(), PACKAGE / f"{name}.pt")
+        torch.save(network.state_dict(), options.output / f"{name}.pt")
         print(f"{name}: test {accuracy(network, splits['test']):.2%}", flush=True)
 
 

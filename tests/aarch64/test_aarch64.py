@@ -174,6 +174,7 @@ def test_a_board_without_pip_is_set_up(set_up: SetUp) -> None:
     assert said["architecture"]["detail"] == "aarch64"
     assert said["runtime"]["remedy"] == "orchestrator devices setup pi-a"
     assert pi4.GOVERNOR in said["governor"]["detail"]
+    assert said["throttling"]["detail"] == "none since boot"
     assert set_up.setup["folder"] == RUNTIME_FOLDER
     assert set_up.after["fit"] is True
     runtime = next(finding for finding in set_up.after["findings"] if finding["what"] == "runtime")

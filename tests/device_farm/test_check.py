@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,7 +31,7 @@ from device_farm.probe import (
 )
 from device_farm.ssh import SSHTransport
 from tests.boards import bare_python
-from tests.sshd import free_port, running_sshd
+from tests.sshd import free_port, running_sshd, with_mounts
 
 # Recorded on an x86-64 virtual machine with Debian 12, which has neither cpufreq nor thermal zones (user name changed).
 X86 = """\
@@ -180,6 +182,7 @@ class TestParsers:
         assert read_temperature("44318\n46000\n-1\n") == 46.0
         assert read_throttled("VCHI initialization failed") is None  # constructed
         assert read_throttled("throttled=0x0") == 0
+        assert read_throttled("50005\n") == 0x50005  # sysfs
         assert read_python("") is None
         assert read_python("sh: 1: python3: not found") is None
         assert read_sections("no sections") == {}
@@ -241,6 +244,18 @@ class TestJudging:
         finding = one(dataclasses.replace(GOOD, **changes), what)  # type: ignore[arg-type]  # fields by name
         assert finding.level == "missing"
         assert words in finding.detail
+
+
+BOTH_READ = """
+import json
+from device_farm.inventory import Inventory
+from device_farm.local import LocalTransport
+from device_farm.probe import probe_board
+from profilers.agent import sensors
+
+probe = probe_board(LocalTransport(), Inventory().find("local"))
+print(json.dumps({"check": probe.throttled, "agent": sensors.throttled()}))
+"""
 
 
 class TestRealBoard:
@@ -319,3 +334,35 @@ class TestRealBoard:
         probe = probe_board(LocalTransport(), entry)
         assert probe.python is not None
         assert json.dumps(probe.python.runtimes) == '["litert-2.3.0"]'
+
+    @pytest.mark.parametrize(
+        ("sysfs", "vcgencmd", "bits"),
+        [
+            ("50005", None, 0x50005),
+            (None, "throttled=0x50000", 0x50000),
+            ("0", "throttled=0x50000", 0),  # one asks the firmware as the other does; the kernel's is cheaper
+            ("", "throttled=0x4", 4),
+            (None, "VCHI initialization failed", None),
+            (None, None, None),
+        ],
+    )
+    def test_throttling_is_what_the_agent_reads(
+        self, tmp_path: Path, sysfs: str | None, vcgencmd: str | None, bits: int | None
+    ) -> None:
+        mounts = "true"
+        if sysfs is not None:
+            folder = "/sys/devices/platform/soc/soc:firmware"
+            mounts = "mount -t tmpfs none /sys/devices/platform"
+            mounts += f"; mkdir -p {folder}; echo {sysfs} >{folder}/get_throttled"
+        if vcgencmd is not None:
+            (tmp_path / "vcgencmd").write_text(f"#!/bin/sh\necho '{vcgencmd}'\n")
+            (tmp_path / "vcgencmd").chmod(0o755)
+        done = subprocess.run(
+            with_mounts([sys.executable, "-c", BOTH_READ], mounts, tmp_path),
+            env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        word = None if bits is None else f"{bits:#x}"
+        assert json.loads(done.stdout) == {"check": bits, "agent": word}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from orchestrator.workbench import MIN_RUNS
 from profilers.statistics import (
+    QUANTILES,
     STATISTICS,
     probability_ratio_within,
     probability_within,
@@ -24,6 +28,9 @@ SESSION_SPREAD = 0.01
 MEAN_OF_RUNS = math.exp(RUN_SPREAD**2 / 2)
 """Mean over median of log-normal runs."""
 Session = tuple[int, ...]
+Runs = Callable[[np.random.Generator, int], NDArray[np.float64]]
+"""A distribution: a generator and a count to seconds."""
+TAILS = [("p90", MIN_RUNS["p90"]), ("p99", MIN_RUNS["p99"])]
 
 
 def session(rng: np.random.Generator, runs: int, true_s: float = TRUE_S, luck: float = 0.0) -> Session:
@@ -36,14 +43,35 @@ def share(hits: list[bool]) -> float:
     return sum(hits) / len(hits)
 
 
+def long_tail(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Return runs of which 3 in 100 are interrupted, their median about `TRUE_S`."""
+    usual = np.exp(0.03 * rng.standard_normal(count))
+    interrupted = rng.random(count) < 0.03
+    return np.asarray(TRUE_S * np.where(interrupted, 1.3 * np.exp(0.1 * rng.standard_normal(count)), usual))
+
+
+def log_normal(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    return np.asarray(TRUE_S * np.exp(0.3 * rng.standard_normal(count)))
+
+
+@cache
+def true_quantile(runs: Runs, statistic: str) -> float:
+    """Return a quantile of four million runs: surer than what is tested by far."""
+    return float(np.quantile(runs(np.random.default_rng(99), 4_000_000), QUANTILES[statistic]))
+
+
+def nanoseconds(runs: NDArray[np.float64]) -> Session:
+    return tuple(np.rint(1e9 * runs).astype(int).tolist())
+
+
 def test_statistics_are_numpys() -> None:
     rng = np.random.default_rng(0)
     runs = rng.integers(50_000, 90_000, 500)
     summary = summarise([tuple(int(r) for r in runs)])
     assert summary.median == pytest.approx(np.median(runs) * 1e-9)
     assert summary.mean == pytest.approx(np.mean(runs) * 1e-9)
-    assert summary.p90 == pytest.approx(np.percentile(runs, 90) * 1e-9)
-    assert summary.p99 == pytest.approx(np.percentile(runs, 99) * 1e-9)
+    assert summary.p90 == pytest.approx(np.percentile(runs, 90, method="median_unbiased") * 1e-9)
+    assert summary.p99 == pytest.approx(np.percentile(runs, 99, method="median_unbiased") * 1e-9)
     for name in STATISTICS:
         assert summary.value(name) == getattr(summary, name)
     with pytest.raises(ValueError, match="expected one of median, p90, p99, mean, got 'max'"):
@@ -63,11 +91,24 @@ def test_several_sessions_are_students(statistic: str) -> None:
 
 def test_one_session_agrees_with_scipys_bootstrap() -> None:
     runs = session(np.random.default_rng(2), 100)
-    expected = stats.bootstrap((np.array(runs) * 1e-9,), np.median, method="percentile", n_resamples=4000,
+    expected = stats.bootstrap((np.array(runs) * 1e-9,), np.mean, method="percentile", n_resamples=4000,
                                rng=np.random.default_rng(3)).confidence_interval
-    found = summarise([runs]).ci95
+    found = summarise([runs], "mean").ci95
     assert found == pytest.approx((expected.low, expected.high), rel=0.004)
-    assert summarise([runs]).ci95 == found, "the same samples must give the same report"
+    assert summarise([runs], "mean").ci95 == found, "the same samples must give the same report"
+
+
+@pytest.mark.parametrize("statistic", QUANTILES)
+@pytest.mark.parametrize("count", [100, 500, 1000])
+def test_one_sessions_interval_agrees_with_scipys_quantile_test(statistic: str, count: int) -> None:
+    runs = session(np.random.default_rng(2), count)
+    expected = stats.quantile_test(np.array(runs) * 1e-9, p=QUANTILES[statistic]).confidence_interval(0.95)
+    low, high = summarise([runs], statistic).ci95
+    assert low == pytest.approx(expected.low)
+    if math.isnan(expected.high):
+        assert (statistic, count, high) == ("p99", 100, max(runs) * 1e-9), "no run is sure to be above p99"
+    else:
+        assert high == pytest.approx(expected.high)
 
 
 @pytest.mark.parametrize(("statistic", "runs", "truth"), [
@@ -89,6 +130,31 @@ def test_the_interval_of_several_sessions_holds_the_truth_95_times_in_100(statis
         low, high = summarise([session(rng, 40, luck=SESSION_SPREAD) for _ in range(sessions)], statistic).ci95
         hits.append(low <= truth <= high)
     assert 0.93 <= share(hits) <= 0.97
+
+
+@pytest.mark.parametrize("runs", [log_normal, long_tail])
+@pytest.mark.parametrize(("statistic", "count"), TAILS)
+@pytest.mark.parametrize(("sessions", "luck"), [(1, 0.0), (5, 0.02), (15, 0.0)])
+def test_intervals_of_tails_hold_the_truth_95_times_in_100(runs: Runs, statistic: str, count: int, sessions: int,
+                                                           luck: float) -> None:
+    """With as many runs as a search makes at least, and as many sessions as a confirmation."""
+    truth, hits = true_quantile(runs, statistic), []
+    rng = np.random.default_rng(10)
+    for _ in range(SEEDS):
+        drawn = [runs(rng, count) * (1 + luck * rng.standard_normal()) for _ in range(sessions)]
+        low, high = summarise([nanoseconds(one) for one in drawn], statistic).ci95
+        hits.append(low <= truth <= high)
+    assert 0.92 <= share(hits) <= 0.995
+
+
+@pytest.mark.parametrize(("statistic", "count"), TAILS)
+@pytest.mark.parametrize("sessions", [1, 5, 15])
+def test_a_tail_exactly_at_the_budget_passes_5_times_in_100(statistic: str, count: int, sessions: int) -> None:
+    truth, rng, passed = true_quantile(long_tail, statistic), np.random.default_rng(11), []
+    for _ in range(SEEDS):
+        drawn = [nanoseconds(long_tail(rng, count)) for _ in range(sessions)]
+        passed.append(probability_within(drawn, truth, statistic) >= 0.95)
+    assert 0.01 <= share(passed) <= 0.09
 
 
 def test_luck_of_processes_is_not_mistaken_for_precision() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import multiprocessing
-import os
 import pickle
 import re
 import resource
@@ -272,21 +270,6 @@ class TestExport:
         if there:
             assert failed(tmp_path / "bundle") == set()
             assert (tmp_path / "bundle" / "model.tflite").read_bytes() == mixed.model
-
-    def test_a_bundle_comes_back_when_the_new_one_cannot_take_its_place(
-            self, bundle: Path, cases: dict[str, Case], blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        rename, before = os.rename, sha256(bundle / "model.tflite")
-
-        def refuse(source: Path, target: Path) -> None:
-            if target == bundle and (source / "model.tflite").read_bytes() == cases["int8"].model:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            rename(source, target)
-
-        monkeypatch.setattr(os, "rename", refuse)
-        with pytest.raises(BundleError, match="No space left"):
-            export_bundle(bundle, facts_of(cases["int8"]), blobs, **cases["int8"].keep(blobs), overwrite=True)
-        assert sha256(bundle / "model.tflite") == before
-        assert sorted(p.name for p in bundle.parent.iterdir()) == ["blobs", "bundle"]
 
     def test_a_missing_or_damaged_blob_is_named(self, cases: dict[str, Case], blobs: BlobStore,
                                                 tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import gzip
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from torch import nn
 
 import recipes.demo
 from recipes.demo import networks, train
-from recipes.demo.data import Labelled, Splits, fashion_mnist
+from recipes.demo.data import ARCHIVE, Labelled, Splits, fashion_mnist
 
 TRAINED = (networks.residual, networks.separable, networks.transformer)
 MAX_PACKAGE_BYTES = 12_000_000
@@ -162,6 +164,24 @@ class TestTraining:
         assert [epoch.number for epoch in epochs] == [1, 2, 3, 4]
         assert epochs[-1].loss < 0.7 * epochs[0].loss
         assert all(parameter.is_contiguous() for parameter in network.parameters())
+
+    @pytest.mark.training
+    @pytest.mark.parametrize("factory", TRAINED)
+    def test_repeated_whole_it_gives_the_packages_weights(
+        self, factory: Callable[[], nn.Module], splits: Splits, tmp_path: Path
+    ) -> None:
+        """On the processor that trained them bit for bit; on others the rounding differs, not the accuracy."""
+        name = factory.__name__
+        command = [sys.executable, "-m", "recipes.demo.train", "--network", name, "--output", str(tmp_path)]
+        subprocess.run(command, check=True)
+        assert sorted(file.name for file in tmp_path.iterdir()) == sorted([ARCHIVE, f"{name}.pt"])
+        weights = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        network, packaged = factory(), factory().state_dict()
+        assert {key: value.shape for key, value in weights.items()} == {k: v.shape for k, v in packaged.items()}
+        print("the same bits:", all(torch.equal(weights[key], packaged[key]) for key in packaged))
+        network.load_state_dict(weights)
+        recorded = networks.VALIDATION_ACCURACY[name]
+        assert abs(train.accuracy(network, splits["validation"]) - recorded) <= 0.01
 
     def test_augmentation_flips_and_shifts_without_changing_pixels(self) -> None:
         images = torch.zeros(200, 1, 28, 28)
