@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -70,11 +71,15 @@ class Inventory:
         names = [board.name for board in known]
         kinds = list(dict.fromkeys(board.kind for board in known))
         nearest = get_close_matches(device, [*names, *kinds], n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        if self.path is None:
+            raise InventoryError(
+                f"no board and no kind {device!r}{hint} There is no inventory, so only local and sim: add a board "
+                "with 'orchestrator devices add NAME --host HOST'"
+            )
         raise InventoryError(
-            f"{self.path or 'no inventory'}: no board and no kind {device!r}"
-            + (f"; did you mean {nearest[0]!r}?" if nearest else ".")
-            + f" Boards: {', '.join(names)}. Kinds: {', '.join(kinds)}."
-            + " Add one with 'orchestrator devices add'"
+            f"{self.path}: no board and no kind {device!r}{hint} Boards: {', '.join(names)}. "
+            f"Kinds: {', '.join(kinds)}. Add one with 'orchestrator devices add'"
         )
 
     def find(self, device: str) -> BoardEntry:
@@ -88,6 +93,8 @@ def check_fields(fields: Mapping[str, object]) -> None:
         BoardEntry.model_validate(fields)
     except ValidationError as error:
         details = [detail for detail in error.errors(include_url=False) if detail["type"] != KEYS_MISSING]
+        if any(detail["loc"] == ("name",) for detail in details) and fields.get("kind") == fields.get("name"):
+            details = [detail for detail in details if detail["loc"] != ("kind",)]  # it was taken from the name
         if details:
             raise InventoryError("\n".join(problem_in_words(detail) for detail in details)) from error
 
@@ -96,8 +103,7 @@ def add_board(path: Path, entry: BoardEntry, *, replace: bool = False) -> None:
     """Add a board to a file (made if need be), leaving the rest of it as it is. Raises InventoryError."""
     if entry.transport != "ssh":
         raise InventoryError(f"{path}: {entry.name!r} is built in: choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):
+    with _changing(path):
         boards = {board.name: board for board in Inventory.load(path).boards} if path.exists() else {}
         if entry.name in boards and not replace:
             raise InventoryError(f"{path}: there is a board {entry.name!r} already; --replace overwrites it")
@@ -109,7 +115,7 @@ def add_board(path: Path, entry: BoardEntry, *, replace: bool = False) -> None:
 
 def remove_board(path: Path, name: str) -> None:
     """Remove a board from a file, leaving the rest of it as it is. Raises InventoryError."""
-    with locked(path):
+    with _changing(path):
         boards = Inventory.load(path).boards
         names = [board.name for board in boards]
         if name not in names:
@@ -133,6 +139,20 @@ def inventory_schema() -> dict[str, Any]:
     boards = schema["properties"]["boards"]
     boards |= {"type": ["object", "null"], "additionalProperties": False}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "inventory.yaml"}
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Keep other writers out, and say so when the file cannot be written. Raises InventoryError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            yield
+    except OSError as error:
+        raise InventoryError(
+            f"{path}: cannot be written ({error.strerror}); see its folder and permissions, or choose another with "
+            "--inventory"
+        ) from error
 
 
 def _write(path: Path, text: str, expected: tuple[BoardEntry, ...]) -> None:

@@ -32,19 +32,16 @@ class Document:
 
 def parse_document(text: str, path: Path) -> Document:
     """Read YAML. Raises InventoryError with the line of a syntax error or a repeated key."""
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        lines = dict(_places(node, (), path)) if node else {}
-        return Document(loader.construct_document(node) if node else None, lines)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise InventoryError(f"{where}: not valid YAML: {error.problem}") from error
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            lines = dict(_places(node, (), path)) if node else {}
+            return Document(loader.construct_document(node) if node else None, lines)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
-        raise InventoryError(f"{path}: not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
+        raise InventoryError(f"{path}{yaml_problem(error)}") from error
 
 
 def read_document(path: Path) -> Document:
@@ -53,9 +50,24 @@ def read_document(path: Path) -> Document:
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
         raise InventoryError(f"{path}: no such file; 'orchestrator devices add' makes it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InventoryError(f"{path}: cannot be read: {error}") from error
+    except IsADirectoryError as error:
+        raise InventoryError(f"{path}: expected a file, this is a folder; is it {path / 'inventory.yaml'}?") from error
+    except OSError as error:
+        raise InventoryError(f"{path}: cannot be read ({error.strerror}); see its owner and permissions") from error
+    except UnicodeDecodeError as error:
+        raise InventoryError(
+            f"{path}: expected text in UTF-8, got other bytes (at byte {error.start}); is it an inventory?"
+        ) from error
     return parse_document(text, path)
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """Say in one line where a text is no YAML and why, to follow a file's name: `:3:7: not valid YAML: ...`."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f": not valid YAML: {error.reason} (character {error.position})"
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    where = "" if mark is None else f":{mark.line + 1}:{mark.column + 1}"
+    return f"{where}: not valid YAML: {getattr(error, 'problem', None) or 'it cannot be read'}"
 
 
 def put_block(text: str, name: str, row: Mapping[str, object], path: Path) -> str:

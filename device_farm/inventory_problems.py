@@ -11,6 +11,18 @@ from pydantic_core import ErrorDetails
 from device_farm.board_entry import PATTERN_WORDS, SCHEMA_VERSION, BoardEntry, Hop, RuntimeSpec
 from device_farm.inventory_file import Document
 
+_PORT = "a whole number from 1 to 65535"
+_KINDS = {
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "dict_type": "keys with their values",
+    "model_type": "keys with their values",
+    "model_attributes_type": "keys with their values",
+    "tuple_type": "a list",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "greater_than_equal", "less_than_equal"), _PORT),
+}
+"""What was expected, by pydantic's name of the error; ports are the only numbers here."""
+
 
 def problem_in_file(detail: ErrorDetails, document: Document, path: Path) -> str:
     """Say where a file is wrong, what it should hold and what to do."""
@@ -38,12 +50,20 @@ def _words(detail: ErrorDetails) -> str:
         return f"unknown key; {hint} Keys here: {', '.join(keys)}"
     if kind == "value_error":
         return str(detail["ctx"]["error"])
-    text = detail["msg"][:1].lower() + detail["msg"][1:]
-    if kind == "string_pattern_mismatch":
-        text = f"expected {PATTERN_WORDS[detail['ctx']['pattern']]}"
     hint = "; put it in quotes" if kind == "string_type" and isinstance(detail["input"], int | float) else ""
     got = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
-    return f"{text}{got}{hint}"
+    return f"{_expected(detail)}{got}{hint}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    kind = detail["type"]
+    if kind == "string_pattern_mismatch":
+        return f"expected {PATTERN_WORDS[detail['ctx']['pattern']]}"
+    if kind == "literal_error":
+        return f"expected {detail['ctx']['expected']}"
+    if kind in _KINDS:
+        return f"expected {_KINDS[kind]}"
+    return detail["msg"][:1].lower() + detail["msg"][1:]
 
 
 def _keys_at(at: tuple[int | str, ...]) -> list[str]:

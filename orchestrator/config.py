@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from device_farm.inventory_file import yaml_problem
 from orchestrator.errors import UsageError
 from orchestrator.units import parse_budget, parse_seconds, parse_size_budget
 from search.goal import Requirement
@@ -32,7 +33,8 @@ class StudyConfig(BaseModel):
     device: str = Field("local", description="A board's name or a kind in the inventory; or local, sim.")
     budget: str | None = Field(None, description="Latency: 10ms, 0.5x (of float32) or 0.6x:int8.")
     size_budget: str | None = Field(None, description="Artifact size: 80KB or 0.8x:int8.")
-    max_drop: float | None = Field(None, ge=0, description="Points of the objective that may be lost; 1 point is 0.01.")
+    max_drop: float | None = Field(None, ge=0, allow_inf_nan=False,
+                                   description="Points of the objective that may be lost; 1 point is 0.01.")
     require: tuple[str, ...] = Field((), description="Constraints on metrics, e.g. 'recall_6 >= -0.01'.")
     measurements: int = Field(48, ge=1, description="Distinct candidates to time, baselines included.")
     time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
@@ -50,21 +52,21 @@ class StudyConfig(BaseModel):
     @classmethod
     def _budget(cls, value: str | None) -> str | None:
         if value is not None:
-            parse_budget(value, "budget")
+            parse_budget(value)
         return value
 
     @field_validator("size_budget")
     @classmethod
     def _size(cls, value: str | None) -> str | None:
         if value is not None:
-            parse_size_budget(value, "size_budget")
+            parse_size_budget(value)
         return value
 
     @field_validator("time")
     @classmethod
     def _time(cls, value: str | None) -> str | None:
         if value is not None:
-            parse_seconds(value, "time")
+            parse_seconds(value)
         return value
 
     @field_validator("accuracy")
@@ -99,11 +101,31 @@ def parse_accuracy(text: str) -> int | None:
         return None
     if where == "board" and count.isdigit() and int(count) > 0:
         return int(count)
-    raise UsageError(f"accuracy {text!r}: expected host, or board:N with the number of examples, e.g. board:500")
+    raise UsageError(f"expected host, or board:N with the number of examples, e.g. board:500, got {text!r}")
 
 
 CHANGEABLE = ("budget", "size_budget", "max_drop", "require", "measurements", "time", "confidence", "device")
 """Keys that may differ when a study is resumed; another model, data or space is another study."""
+
+
+EXPECTED = {
+    "schema": f"{STUDY_SCHEMA}, the version of this format",
+    "study": "a name of at most 80 letters, digits, '.', '_' and '-' that begins with a letter or digit",
+    "model": "demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, or the path of a .pt2 or .tflite file",
+    "data": "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
+    "device": "a board's name or kind, or local, sim",
+    "budget": 'a latency with its unit, e.g. "10ms" or "0.5x"',
+    "size_budget": 'a size with its unit, e.g. "80KB" or "0.8x:int8"',
+    "max_drop": "a number of points that is 0 or more (1 point is 0.01)",
+    "require": "a list of constraints, e.g. ['recall_6 >= -0.01']",
+    "measurements": "a whole number that is 1 or more",
+    "time": 'a time with its unit, e.g. "30m"',
+    "seed": "a whole number that is 0 or more",
+    "threads": "a whole number from 1 to 64",
+    "accuracy": "host, or board:N with the number of examples, e.g. board:500",
+    "confidence": "a probability between 0.5 and 1, e.g. 0.95",
+}
+"""What may stand at a key that is no choice, for messages."""
 
 
 def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
@@ -125,32 +147,51 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:
-        raise UsageError("\n".join(_problem(e, file, given) for e in error.errors())) from error
+        raise UsageError("\n".join(dict.fromkeys(_problem(e, file, given) for e in error.errors()))) from error
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--config {file}: no such file; 'orchestrator init' writes a study.yaml to start "
+                         "from") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"--config {file}: expected a file, this is a folder; give --config "
+                         f"{file / DEFAULT_FILE}") from error
     except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: not YAML: {error}") from error
+        raise UsageError(f"{file}: cannot be read ({error.strerror}); see its owner and permissions") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: expected text in UTF-8, got other bytes (at byte {error.start}); is it a "
+                         "study.yaml?") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file}{yaml_problem(error)}") from error
     if not isinstance(found, dict):
-        raise UsageError(f"{file}: expected a mapping of keys such as model, data, budget; got {type(found).__name__}")
+        got = {list: "a list", type(None): "an empty file"}.get(type(found), "a single value")
+        raise UsageError(f"{file}: expected keys with their values, such as 'model: net.py:make', got {got}")
     if "schema" not in found:
         raise UsageError(f"{file}: the key 'schema' is missing; write 'schema: {STUDY_SCHEMA}'")
     return found
 
 
 def _problem(error: Any, file: Path | None, given: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "?"
-    where = f"--{key.replace('_', '-')}" if key.partition(".")[0] in given else f"{file}: {key}"
+    key = str(error["loc"][0]) if error["loc"] else "?"
+    where = f"--{key.replace('_', '-')}" if key in given else f"{file}: {key}"
     if error["type"] == "extra_forbidden":
         known = [field.alias or name for name, field in StudyConfig.model_fields.items()]
         near = get_close_matches(key, known, n=1)
         return f"{where}: no such key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}, got {error['input']!r}" if error["type"] != "value_error" else f"{where}: {message}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    return f"{where}: expected {expected(key)}, got {error['input']!r}"
+
+
+def expected(key: str) -> str:
+    """Say what may stand at a key."""
+    if key in EXPECTED:
+        return EXPECTED[key]
+    *choices, last = get_args(StudyConfig.model_fields[key].annotation)
+    return f"{', '.join(choices)} or {last}" if choices else str(last)
 
 
 def study_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `orchestrator devices` does: list boards, add, check, set up and remove them."""
+"""What `orchestrator devices` does to boards: add, check, set up and remove them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,12 @@ from device_farm.probe import probe_board
 from device_farm.setup import setup_runtime
 from device_farm.ssh_connect import scan_behind
 from orchestrator import wiring
+from orchestrator.device_list import device_document, pinned_key
 from orchestrator.errors import UsageError
-from orchestrator.schemas.devices import (
-    Device,
-    DeviceAdded,
-    DeviceChecked,
-    DeviceRemoved,
-    DeviceSetUp,
-    DevicesList,
-    FindingDocument,
-)
+from orchestrator.schemas.devices import DeviceAdded, DeviceChecked, DeviceRemoved, DeviceSetUp, FindingDocument
 from orchestrator.schemas.strict import SCHEMA
 
 SCAN_S = 10.0
-RUNTIME_CHOSEN = "not in the inventory: the newest that the board can execute"
 _JUMP = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\s]+)(?::(?P<port>\d+))?")
 
 
@@ -64,16 +56,6 @@ Confirm = Callable[[ShownKey], None]
 """Asks whether a key is right; raises when it is not."""
 
 
-def list_devices(inventory: Inventory) -> DevicesList:
-    """Return the boards of the inventory and the built-in ones."""
-    built_in = (inventory.find("local"), inventory.find("sim"))
-    return {
-        "schema": SCHEMA,
-        "inventory": str(inventory.path) if inventory.path else None,
-        "devices": [_device(entry) for entry in (*inventory.boards, *built_in)],
-    }
-
-
 def add_device(path: Path, wanted: Wanted, *, replace: bool, confirm: Confirm) -> DeviceAdded:
     """Pin a board's host key, write the board into the inventory, and try the connection.
 
@@ -101,14 +83,14 @@ def add_device(path: Path, wanted: Wanted, *, replace: bool, confirm: Confirm) -
         fields["jump"] = _pin_jumps(wanted.name, jumps, fields.get("identity_file"), before, confirm)
     hops = [Hop.model_validate(hop) for hop in fields.get("jump", ())]
     key = scan_behind(wanted.name, hops, fields["host"], fields["port"], SCAN_S)
-    confirm(ShownKey(f"{fields['host']}:{fields['port']}", key, _pinned(before)))
+    confirm(ShownKey(f"{fields['host']}:{fields['port']}", key, pinned_key(before)))
     entry = BoardEntry.model_validate({**fields, "host_key": str(key)})
     add_board(path, entry, replace=replace)
     added: DeviceAdded = {
         "schema": SCHEMA,
         "inventory": str(path),
         "inventory_created": created,
-        "device": _device(entry),
+        "device": device_document(entry),
         "connected": True,
     }
     transport = wiring.transport_of(entry)
@@ -228,10 +210,6 @@ def _pin_jumps(
     return [hop.model_dump() for hop in hops]
 
 
-def _pinned(before: BoardEntry | None) -> HostKey | None:
-    return parse_host_key(before.host_key) if before is not None and before.host_key is not None else None
-
-
 def _check(entry: BoardEntry, store_folder: Path) -> tuple[Finding, ...]:
     transport = wiring.transport_of(entry)
     try:
@@ -246,21 +224,3 @@ def _check(entry: BoardEntry, store_folder: Path) -> tuple[Finding, ...]:
 
 def _finding(finding: Finding) -> FindingDocument:
     return {"what": finding.what, "level": finding.level, "detail": finding.detail, "remedy": finding.remedy}
-
-
-def _device(entry: BoardEntry) -> Device:
-    hops = entry.hops() if entry.transport == "ssh" else ()
-    key, wanted = _pinned(entry), entry.runtime
-    device: Device = {
-        "name": entry.name,
-        "kind": entry.kind,
-        "transport": entry.transport,
-        "address": hops[-1].address if hops else None,
-        "jump": [hop.address for hop in hops[:-1]],
-        "fingerprint": key.fingerprint if key else None,
-        "runtime": {"name": wanted.name, "version": wanted.version} if wanted else None,
-        "notes": entry.notes,
-    }
-    if wanted is None:
-        device["runtime_absent_because"] = RUNTIME_CHOSEN if hops else f"{entry.name} is built in"
-    return device

@@ -21,6 +21,7 @@ from orchestrator.schemas.doctor import Check, DoctorDocument
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.store.errors import StoreError
 from orchestrator.store.places import find_inventory, find_store
+from orchestrator.units import counted
 
 DISTRIBUTION = "hil-orchestrator"
 PACKAGES = ("orchestrator", "profilers", "device_farm", "recipes", "search")
@@ -115,7 +116,7 @@ def _store(store: str | None, environ: Mapping[str, str], here: Path) -> Iterabl
         return
     yield _ok("store", name)
     text = f"{free / 1e9:.1f} GB free for the store"
-    remedy = "remove studies (orchestrator studies rm), or choose another place with --store"
+    remedy = "remove studies (orchestrator studies remove), or choose another place with --store"
     if free < LEAST_DISK_BYTES:
         yield _error("disk", text, remedy)
     elif free < LITTLE_DISK_BYTES:
@@ -133,7 +134,7 @@ def _inventory(inventory: str | None, environ: Mapping[str, str], here: Path) ->
         found = Inventory.load(path)
     except InventoryError as error:
         return Inventory(), [_error("inventory", str(error), f"mend {path}, or give another with --inventory")]
-    return found, [_ok("inventory", f"{path}: {len(found.boards)} board(s)")]
+    return found, [_ok("inventory", f"{path}: {counted(len(found.boards), 'board')}")]
 
 
 def _ssh(boards: Inventory, environ: Mapping[str, str], home: Path) -> Check:
@@ -198,7 +199,7 @@ def _cores() -> int:
 
 
 def _load(cores: int, load: float) -> Check:
-    text = f"{cores} core(s), load {load:.2f}"
+    text = f"{counted(cores, 'core')}, load {load:.2f}"
     if load > BUSY * cores:
         return _warning("load", f"{text}: other programs disturb what the device 'local' measures",
                         "end them, or measure on a board")

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from device_farm.inventory import Inventory
 from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
 from orchestrator.progress import Progress
 from orchestrator.store.store import Store
-from orchestrator.units import show_bytes, show_seconds
+from orchestrator.tables import SIMULATED, Name, figures_table
+from orchestrator.units import counted, show_bytes, show_seconds
 from orchestrator.workbench import open_workbench, result_of
 from profilers.accuracy import build_and_evaluate
 from profilers.golden import tolerance
@@ -64,24 +64,23 @@ def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
 
 def print_dry_run(document: dict[str, Any], console: Console) -> None:
     """Print a dry-run document for a person."""
-    table = Table(title=f"{document['model']} on {document['board']['name']}: {len(document['layers'])} layers",
-                  title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("operator", overflow="fold", max_width=24)
-    table.add_column("weights", justify="right")
-    table.add_column("MACs", justify="right")
-    table.add_column("choices", justify="right")
+    table = figures_table(("layer", "operator"), ("weights", "MACs", "choices"),
+                          f"{document['model']} on {document['board']['name']}: "
+                          f"{counted(len(document['layers']), 'layer')}")
     for layer in document["layers"]:
-        table.add_row(layer["name"], layer["kind"], f"{layer['weights']:,}", f"{layer['macs']:,}",
+        table.add_row(Name(layer["name"]), Name(layer["kind"]), f"{layer['weights']:,}", f"{layer['macs']:,}",
                       str(len(layer["choices"])))
     console.print(table)
     prices, float32 = document["prices"], document["float32"]
     lines = (
         f"10^{document['log10_candidates']:.1f} candidates; baselines: {', '.join(document['baselines'])}; "
-        f"{len(document['seeds'])} seeds",
-        f"float32: {show_seconds(float32['latency_s'])}, {show_bytes(float32['size_bytes'])}",
+        f"{counted(len(document['seeds']), 'seed')}",
+        f"float32: {show_seconds(float32['latency_s'])}{' (simulated)' if document['simulated'] else ''}, "
+        f"{show_bytes(float32['size_bytes'])}",
         f"one candidate: build {show_seconds(prices['build_s'])}, accuracy {show_seconds(prices['accuracy_s'])}, "
         f"measurement {show_seconds(prices['measurement_s'])}",
         f"{document['measurements']} measurements: about {document['estimate_s']:.0f} s after start-up")
     for line in lines:
         console.print(line, highlight=False)
+    if document["simulated"]:
+        console.print(SIMULATED)

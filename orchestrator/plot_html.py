@@ -8,16 +8,15 @@ from typing import Any
 
 from plotly import graph_objects as go
 
+from orchestrator.plot_style import BIT_COLOURS, BIT_WIDTHS, FRONT, LIMIT, ROLES, WINNER
 from orchestrator.plots import (
-    BIT_COLOURS,
-    BIT_WIDTHS,
-    COLOURS,
     Unit,
     best_so_far,
     is_logarithmic,
     latency_axis,
     layer_bits,
     lowest_shown,
+    margin_of,
     title,
     verdict,
 )
@@ -25,8 +24,6 @@ from orchestrator.store.records import TrialRole
 from orchestrator.study_view import Point, StudyView
 from orchestrator.units import show_bytes, show_seconds
 
-_STYLES = {TrialRole.SEARCH: ("circle", COLOURS["search"], "candidates"),
-           TrialRole.SEED: ("square", COLOURS["seed"], "seeds")}
 _CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
 """Without the last, plotly offers to upload the figures."""
 _HEAD = """<!doctype html>
@@ -55,25 +52,26 @@ def _pareto(view: StudyView) -> Any:
     unit = Unit.of(max(point.evidence.latency_s for point in view.points))
     figure = go.Figure()
     front = view.front()
-    figure.add_scatter(x=[p.evidence.latency_s / unit.seconds for p in front],
-                       y=[p.evidence.metrics[view.metric] for p in front], mode="lines", name="Pareto front",
-                       line={"color": COLOURS["front"], "shape": "hv"}, hoverinfo="skip")
-    for role, (symbol, colour, name) in _STYLES.items():
-        chosen = [p for p in view.points if p.trial.role is role]
+    if len(front) > 1:
+        figure.add_scatter(x=[p.evidence.latency_s / unit.seconds for p in front],
+                           y=[p.evidence.metrics[view.metric] for p in front], mode="lines", name="Pareto front",
+                           line={"color": FRONT, "shape": "hv"}, hoverinfo="skip")
+    for role, style in ROLES.items():
+        chosen = [p for p in view.points if p.trial.role is role and role is not TrialRole.BASELINE]
         if chosen:
-            figure.add_scatter(**_points(view, chosen, unit), name=name,
-                               marker={"symbol": symbol, "color": colour, "size": 8})
+            figure.add_scatter(**_points(view, chosen, unit), name=f"{style.noun}s",
+                               marker={"symbol": style.symbol, "color": style.colour, "size": 8})
     for index, point in enumerate(p for p in view.points if p.trial.role is TrialRole.BASELINE):
         figure.add_scatter(**_points(view, [point], unit), name=escape(point.name),
                            marker={"symbol": ("diamond", "diamond-open", "triangle-up", "triangle-down", "cross", "x",
                                               "hexagon", "pentagon")[index % 8],
-                                   "color": COLOURS["baseline"], "size": 10})
+                                   "color": ROLES[TrialRole.BASELINE].colour, "size": 10})
     if view.winner is not None:
         figure.add_scatter(**_points(view, [view.winner], unit), name="winner" if view.finished else "best so far",
-                           marker={"symbol": "star", "color": COLOURS["winner"], "size": 17})
+                           marker={"symbol": "star", "color": WINNER, "size": 17})
     values = [p.evidence.metrics[view.metric] for p in view.points]
     floor, top = lowest_shown(values), max(values)
-    margin = (top - floor) * 0.08 or 0.005
+    margin = margin_of(floor, top)
     _limits(view, figure, unit, floor - margin)
     figure.update_xaxes(title=latency_axis(view, unit), type="log" if is_logarithmic(view) else "linear")
     figure.update_yaxes(title=escape(f"{view.metric} on the validation split"), range=[floor - margin, top + margin])
@@ -92,18 +90,18 @@ def _progress(view: StudyView) -> Any:
         if chosen:
             figure.add_scatter(x=[n for n, _, _ in chosen], y=[v for _, v, _ in chosen], mode="markers", name=name,
                                text=[_hover(view, p) for _, _, p in chosen], hoverinfo="text",
-                               marker={"color": COLOURS["seed"], "size": 8,
+                               marker={"color": ROLES[TrialRole.SEED].colour, "size": 8,
                                        "symbol": "circle" if holds else "circle-open"})
     steps = best_so_far(view)
-    if steps:
+    if steps and steps[0].measurement < len(values):
         x, y = [s.measurement for s in steps], [values[s.measurement - 1] for s in steps]
         figure.add_scatter(x=[*x, len(values)], y=[*y, y[-1]], mode="lines", name="best feasible so far",
-                           line={"color": COLOURS["winner"], "shape": "hv"}, hoverinfo="skip")
+                           line={"color": WINNER, "shape": "hv"}, hoverinfo="skip")
     figure.update_xaxes(title="measurement")
     figure.update_yaxes(title=escape(f"{metric} on the validation split") if quality else latency_axis(view, unit))
     if quality:
         floor, top = lowest_shown(values), max(values)
-        margin = (top - floor) * 0.08 or 0.005
+        margin = margin_of(floor, top)
         figure.update_yaxes(range=[floor - margin, top + margin])
     return _styled(figure, 460)
 
@@ -151,11 +149,11 @@ def _limits(view: StudyView, figure: Any, unit: Unit, bottom: float) -> None:
     if goal is None:
         return
     if goal.latency_budget_s is not None:
-        figure.add_vline(x=goal.latency_budget_s / unit.seconds, line={"color": COLOURS["limit"], "dash": "dash"},
+        figure.add_vline(x=goal.latency_budget_s / unit.seconds, line={"color": LIMIT, "dash": "dash"},
                          annotation_text=f"budget {show_seconds(goal.latency_budget_s)}")
     least = (goal.minimum or {}).get(view.metric)
     if least is not None and least > bottom:
-        figure.add_hline(y=least, line={"color": COLOURS["limit"], "dash": "dot"}, annotation_text=f"least {least:.4f}")
+        figure.add_hline(y=least, line={"color": LIMIT, "dash": "dot"}, annotation_text=f"least {least:.4f}")
 
 
 def _styled(figure: Any, height: int) -> Any:

@@ -16,10 +16,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.plot_labels import Name, place_names
+from orchestrator.plot_style import BIT_COLOURS, BIT_WIDTHS, FRONT, LIMIT, ROLES, WINNER
 from orchestrator.plots import (
-    BIT_COLOURS,
-    BIT_WIDTHS,
-    COLOURS,
     LayerBits,
     Unit,
     best_so_far,
@@ -27,18 +25,19 @@ from orchestrator.plots import (
     latency_axis,
     layer_bits,
     lowest_shown,
+    margin_of,
     title,
     verdict,
 )
 from orchestrator.store.records import TrialRole
 from orchestrator.study_view import Point, StudyView
-from orchestrator.units import show_seconds
+from orchestrator.units import counted, show_seconds
 
 _DPI = 150
 _ROWS, _BLOCKS = 30, 4
 _DENSITY = 25
-_STYLES = {TrialRole.SEARCH: ("o", COLOURS["search"], "candidate"), TrialRole.SEED: ("s", COLOURS["seed"], "seed"),
-           TrialRole.BASELINE: ("D", COLOURS["baseline"], "baseline")}
+_BAR = 9
+"""Points along an interval's bar that names avoid."""
 
 
 def pareto(view: StudyView, path: Path) -> Path:
@@ -47,41 +46,49 @@ def pareto(view: StudyView, path: Path) -> Path:
     unit = Unit.of(max(point.evidence.latency_s for point in view.points))
     floor = lowest_shown([_quality(view, point) for point in view.points])
     top = max(_quality(view, point) for point in view.points)
-    margin = (top - floor) * 0.08 or 0.005
+    margin = margin_of(floor, top)
     xs = {p.trial.id: p.evidence.latency_s / unit.seconds for p in view.points}
     ys = {p.trial.id: max(_quality(view, p), floor - margin / 2) for p in view.points}
     if is_logarithmic(view):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
-    front = view.front()
-    axes.step([xs[p.trial.id] for p in front], [ys[p.trial.id] for p in front], where="post", color=COLOURS["front"],
-              lw=1.4, label="Pareto front", zorder=2)
-    for role, (marker, colour, label) in _STYLES.items():
-        chosen = [p for p in view.points if p.trial.role is role]
-        if not chosen:
-            continue
+    bars = {p.trial.id: (min(xs[p.trial.id], p.latency.ci95[0] / unit.seconds),
+                         max(xs[p.trial.id], p.latency.ci95[1] / unit.seconds)) for p in view.points}
+
+    def draw(chosen: Sequence[Point], marker: str, colour: str, label: str | None) -> None:
         x, y = [xs[p.trial.id] for p in chosen], [ys[p.trial.id] for p in chosen]
-        low = [max(0.0, v - p.latency.ci95[0] / unit.seconds) for v, p in zip(x, chosen, strict=True)]
-        high = [max(0.0, p.latency.ci95[1] / unit.seconds - v) for v, p in zip(x, chosen, strict=True)]
-        axes.errorbar(x, y, xerr=(low, high), fmt=marker, color=colour, ms=5.5, capsize=2.5, lw=1, alpha=0.85,
-                      label=label, zorder=3)
+        reach = ([xs[p.trial.id] - bars[p.trial.id][0] for p in chosen],
+                 [bars[p.trial.id][1] - xs[p.trial.id] for p in chosen])
+        axes.errorbar(x, y, xerr=reach, fmt=marker, color=colour, ms=5.5, capsize=2.5, lw=1, alpha=0.85, label=label,
+                      zorder=3)
+
+    front = view.front()
+    if len(front) > 1:
+        axes.step([xs[p.trial.id] for p in front], [ys[p.trial.id] for p in front], where="post", color=FRONT, lw=1.4,
+                  label="Pareto front", zorder=2)
+    for role, style in ROLES.items():
+        chosen = [p for p in view.points if p.trial.role is role and p is not view.winner]
+        if chosen:
+            draw(chosen, style.marker, style.colour, style.noun)
     names = []
     if view.winner is not None:
         x0, y0 = xs[view.winner.trial.id], ys[view.winner.trial.id]
         word = "winner" if view.finished else "best so far"
-        axes.plot([x0], [y0], "*", color=COLOURS["winner"], ms=17, mec="white", mew=0.8, label=word, zorder=5)
+        draw([view.winner], "none", WINNER, None)
+        axes.plot([x0], [y0], "*", color=WINNER, ms=17, mec="white", mew=0.8, ls="none", label=word, zorder=5)
         text = word if view.winner.trial.label is None else f"{word} ({view.winner.trial.label})"
-        names.append(Name(text, x0, y0, COLOURS["winner"], bold=True))
-    names += [Name(_named(view, p, floor), xs[p.trial.id], ys[p.trial.id], COLOURS["baseline"]) for p in view.points
-              if p.trial.role is TrialRole.BASELINE and p is not view.winner]
+        names.append(Name(text, x0, y0, WINNER, bold=True))
+    names += [Name(_named(view, p, floor), xs[p.trial.id], ys[p.trial.id], ROLES[TrialRole.BASELINE].colour)
+              for p in view.points if p.trial.role is TrialRole.BASELINE and p is not view.winner]
     axes.set_ylim(floor - margin, top + margin)
     _limits(view, axes, unit)
     axes.set_xlabel(latency_axis(view, unit) + ", bars: 95 % interval")
     axes.set_ylabel(f"{view.metric} on the validation split", parse_math=False)
     hidden = sum(_quality(view, p) < floor for p in view.points)
-    notes = [f"{hidden} collapsed candidate(s) are drawn at the lower edge"] if hidden else []
+    notes = [_at_the_edge(hidden)] if hidden else []
     steps = [(xs[p.trial.id], ys[p.trial.id]) for p in front]
     marks = [*zip(xs.values(), ys.values(), strict=True), *_along(view, axes, unit, steps)]
+    marks += [(x, ys[trial]) for trial, ends in bars.items() for x in np.linspace(*ends, _BAR)]
     return _finish(figure, axes, view, path, notes, names, marks)
 
 
@@ -93,34 +100,34 @@ def progress(view: StudyView, path: Path) -> Path:
     unit = Unit.of(max(point.evidence.latency_s for point in view.points))
     values = [p.evidence.metrics[metric] if quality else p.evidence.latency_s / unit.seconds for p in view.points]
     floor, top = (lowest_shown(values) if quality else min(values)), max(values)
-    margin = (top - floor) * 0.08 or 0.005
+    margin = margin_of(floor, top)
     shown = [max(value, floor - margin / 2) for value in values]
-    for role, (marker, colour, label) in _STYLES.items():
+    for role, style in ROLES.items():
         for holds in (True, False):
             chosen = [(n, v) for n, (p, v) in enumerate(zip(view.points, shown, strict=True), 1)
-                      if p.trial.role is role and view.feasible(p) is holds]
+                      if p.trial.role is role and view.feasible(p) is holds and p is not view.winner]
             if chosen:
-                text = label if holds else f"{label}, goal not met"
-                axes.plot([n for n, _ in chosen], [v for _, v in chosen], marker, ms=5.5, mec=colour, label=text,
-                          mfc=colour if holds else "none", alpha=0.85, zorder=3)
+                text = style.noun if holds else f"{style.noun}, goal not met"
+                axes.plot([n for n, _ in chosen], [v for _, v in chosen], style.marker, ms=5.5, mec=style.colour,
+                          label=text, mfc=style.colour if holds else "none", alpha=0.85, zorder=3)
     steps = best_so_far(view)
-    if steps:
+    if steps and steps[0].measurement < len(view.points):
         x = [step.measurement for step in steps] + [len(view.points)]
         y = [shown[step.measurement - 1] for step in steps]
-        axes.step(x, [*y, y[-1]], where="post", color=COLOURS["winner"], lw=1.8, label="best feasible so far", zorder=4)
+        axes.step(x, [*y, y[-1]], where="post", color=WINNER, lw=1.8, label="best feasible so far", zorder=4)
     if view.winner is not None:
         number = view.points.index(view.winner)
-        axes.plot([number + 1], [shown[number]], "*", color=COLOURS["winner"], ms=17, mec="white", mew=0.8, zorder=5,
+        axes.plot([number + 1], [shown[number]], "*", color=WINNER, ms=17, mec="white", mew=0.8, ls="none", zorder=5,
                   label="winner" if view.finished else "best so far")
     axes.set_ylim(floor - margin, top + margin)
     axes.set_xlim(0.5, len(view.points) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("measurement")
     axes.set_ylabel(f"{metric} on the validation split" if quality else latency_axis(view, unit), parse_math=False)
     hidden = sum(value < floor for value in values)
     notes = [] if steps else ["no candidate has met the goal yet"]
     if hidden:
-        notes.append(f"{hidden} collapsed candidate(s) are drawn at the lower edge")
+        notes.append(_at_the_edge(hidden))
     return _finish(figure, axes, view, path, notes)
 
 
@@ -183,11 +190,11 @@ def _limits(view: StudyView, axes: Axes, unit: Unit) -> None:
     if goal is None:
         return
     if goal.latency_budget_s is not None:
-        axes.axvline(goal.latency_budget_s / unit.seconds, color=COLOURS["limit"], ls="--", lw=1.2,
+        axes.axvline(goal.latency_budget_s / unit.seconds, color=LIMIT, ls="--", lw=1.2,
                      label=f"budget {show_seconds(goal.latency_budget_s)}", zorder=1)
     least = (goal.minimum or {}).get(view.metric)
     if least is not None and least > axes.get_ylim()[0]:
-        axes.axhline(least, color=COLOURS["limit"], ls=":", lw=1.2, label=f"least {view.metric} {least:.4f}", zorder=1)
+        axes.axhline(least, color=LIMIT, ls=":", lw=1.2, label=f"least {view.metric} {least:.4f}", zorder=1)
 
 
 def _along(view: StudyView, axes: Axes, unit: Unit, front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -210,6 +217,10 @@ def _finish(figure: Figure, axes: Axes, view: StudyView, path: Path, notes: Sequ
     place_names(axes, names, points)
     figure.savefig(path, format="png")
     return path
+
+
+def _at_the_edge(hidden: int) -> str:
+    return f"{counted(hidden, 'collapsed candidate')} drawn at the lower edge"
 
 
 def _quality(view: StudyView, point: Point) -> float:

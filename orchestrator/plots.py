@@ -16,11 +16,6 @@ from search.space import LayerConfig, Scheme
 
 Kind = Literal["pareto", "progress", "layers", "all"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-BIT_WIDTHS = (2, 4, 8, 16, 32)
-COLOURS = {"search": "#56b4e9", "seed": "#0072b2", "baseline": "#444444", "winner": "#d55e00", "front": "#009e73",
-           "limit": "#aa3377"}
-"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
-BIT_COLOURS = {2: "#ffffcc", 4: "#c7e9b4", 8: "#41b6c4", 16: "#2c7fb8", 32: "#253494"}
 OUTLIER = 6.0
 """Points lie below the picture when they are this many times as far from the best as the median is."""
 LOGARITHMIC = 25.0
@@ -154,6 +149,11 @@ def lowest_shown(values: Sequence[float]) -> float:
     limit = ordered[0] - OUTLIER * usual
     shown = [value for value in ordered if value >= limit] if usual > 0 else ordered
     return shown[-1]
+
+
+def margin_of(floor: float, top: float) -> float:
+    """Return how far an axis goes beyond what it shows, also when that is a single value."""
+    return (top - floor) * 0.08 or abs(top) * 0.05 or 0.005
 
 
 def best_so_far(view: StudyView) -> tuple[Progress, ...]:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.document import Document
-from orchestrator.units import show_bytes, show_seconds
+from orchestrator.tables import SIMULATED, Name, figures_table
+from orchestrator.units import counted, show_bytes, show_seconds
+
+if TYPE_CHECKING:
+    from orchestrator.document import Document
 
 
 def print_report(document: Document, console: Console) -> None:
     """Print a search document as tables that fit 80 columns."""
     objective = str(document["objective"])
     if document["simulated"]:
-        console.print("[yellow]Latencies are simulated (a roofline model), not measured.[/]")
-    console.print(_table(document, objective))
+        console.print(SIMULATED)
+    rows = _rows(document)
+    console.print(_table(document, objective, rows))
+    if any(not entry["latency_s"]["confirmed"] for _, entry in rows):
+        console.print("~ measured once, in the search; the others were confirmed side by side")
+    widened = max((len(e["widened"]) for e in document["baselines"]), default=0)
+    if widened:
+        console.print(f"* up to {counted(widened, 'layer')} took the next wider legal format", highlight=False)
     front = [e for e in document["pareto"] if e["candidate_id"] != (document["winner"] or {}).get("candidate_id")]
     if front:
         console.print(_pareto(document, objective))
@@ -26,16 +37,18 @@ def print_report(document: Document, console: Console) -> None:
         console.print(f"Recipe: {escape(str(document['recipe']))}", soft_wrap=True)
 
 
-def _table(document: Document, objective: str) -> Table:
-    table = Table(title=f"{document['model']} on {document['boards'][0]['name']}", title_justify="left",
-                  show_edge=False, pad_edge=False)
-    table.add_column("candidate", overflow="fold")
-    for name in ("latency", "95 % interval", "size", f"{objective} val", "test"):
-        table.add_column(name, justify="right", no_wrap=True)
-    rows = [(str(e["name"]) + ("*" * bool(e["widened"])), e) for e in document["baselines"]]
+def _rows(document: Document) -> list[tuple[RenderableType, Document]]:
+    rows: list[tuple[RenderableType, Document]] = [
+        (Name(str(e["name"]) + "*" * bool(e["widened"])), e) for e in document["baselines"]]
     winner = document["winner"]
     if winner is not None:
         rows.append(("[bold green]winner[/]" if document["goal_met"] else "[bold yellow]nearest[/]", winner))
+    return rows
+
+
+def _table(document: Document, objective: str, rows: list[tuple[RenderableType, Document]]) -> Table:
+    table = figures_table(("candidate",), ("latency", "95 % interval", "size", f"{objective} val", "test"),
+                          f"{document['model']} on {document['boards'][0]['name']}")
     statistic = document["budget"]["latency_stat"]
     for name, entry in rows:
         latency = entry["latency_s"]
@@ -44,24 +57,13 @@ def _table(document: Document, objective: str) -> Table:
         table.add_row(name, mark + show_seconds(latency[statistic]), _interval(low, high),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}",
                       "-" if entry["accuracy"]["test"] is None else f"{entry['accuracy']['test']:.4f}")
-    notes = []
-    if any(not e["latency_s"]["confirmed"] for _, e in rows):
-        notes.append("~ measured once, in the search; the others were confirmed side by side")
-    widened = max((len(e["widened"]) for e in document["baselines"]), default=0)
-    if widened:
-        notes.append(f"* up to {widened} layer(s) took the next wider legal format")
-    table.caption = "\n".join(notes) or None
-    table.caption_justify = "left"
     return table
 
 
 def _pareto(document: Document, objective: str) -> Table:
-    table = Table(title="Pareto front", title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("candidate")
-    for name in ("latency", "size", f"{objective} val"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = figures_table(("candidate",), ("latency", "size", f"{objective} val"), "Pareto front")
     for entry in document["pareto"]:
-        table.add_row(str(entry["name"] or entry["candidate_id"]),
+        table.add_row(Name(str(entry["name"] or entry["candidate_id"])),
                       show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}")
     return table

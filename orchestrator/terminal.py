@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from orchestrator.progress import Progress as ProgressProtocol
 from orchestrator.units import show_bytes, show_seconds
@@ -18,15 +20,20 @@ if TYPE_CHECKING:
     from search.goal import Goal
 
 
+NOT_MEASURED = "latencies are simulated (a roofline model), not measured"
+
+
 class Plain:
     """One line an event."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, simulated: bool = False) -> None:
+        self._console, self._simulated = console, simulated
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Do nothing."""
+        """Say it first when latencies are simulated."""
+        if self._simulated:
+            self._line(NOT_MEASURED)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -42,8 +49,9 @@ class Plain:
         self._line(f"at most {measurements} candidates are measured" + (f"; {done} were before" if done else ""))
 
     def goal(self, goal: Goal, statistic: str) -> None:
-        """Print a line."""
-        self._line(f"looking for: {describe_goal(goal, statistic)}")
+        """Print what is looked for."""
+        for line in describe_goal(goal, statistic, self._simulated, self._console.width - len(self._clock())):
+            self._line(line)
 
     def best(self, found: Found, feasible: bool) -> None:
         """Print a line."""
@@ -51,31 +59,37 @@ class Plain:
 
     def trial(self, found: Found) -> None:
         """Print a line."""
-        self._line(describe(found))
+        for line in describe(found, self._console.width - len(self._clock())):
+            self._line(line)
 
     def note(self, text: str) -> None:
         """Print a line."""
         self._line(text)
 
     def _line(self, text: str) -> None:
-        self._console.print(f"[{time.monotonic() - self._started:6.1f} s] {text}", markup=False, highlight=False,
-                            soft_wrap=True)
+        self._console.print(self._clock() + text, markup=False, highlight=False, soft_wrap=True)
+
+    def _clock(self) -> str:
+        return f"[{time.monotonic() - self._started:6.1f} s] "
 
 
 class Live:
     """A bar with the best candidate so far; finished candidates scroll above it."""
 
-    def __init__(self, console: Console, board: str) -> None:
-        self._progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20),
-                                  MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True)
+    def __init__(self, console: Console, board: str, simulated: bool = False) -> None:
+        text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+        self._progress = Progress(SpinnerColumn(), text, BarColumn(bar_width=12), MofNCompleteColumn(),
+                                  TimeRemainingColumn(), console=console, transient=True, expand=True)
         self._task = self._progress.add_task(board, total=None)
-        self._board = board
+        self._board, self._simulated = board, simulated
         self._best = ""
         self._phase = ""
 
     def __enter__(self) -> Self:
-        """Start drawing."""
+        """Start drawing; say it first when latencies are simulated."""
         self._progress.start()
+        if self._simulated:
+            self.note(NOT_MEASURED)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -94,7 +108,8 @@ class Live:
 
     def goal(self, goal: Goal, statistic: str) -> None:
         """Print what is looked for."""
-        self.note(f"looking for: {describe_goal(goal, statistic)}")
+        for line in describe_goal(goal, statistic, self._simulated, self._progress.console.width):
+            self.note(line)
 
     def best(self, found: Found, feasible: bool) -> None:
         """Show the best candidate so far beside the bar."""
@@ -106,7 +121,8 @@ class Live:
 
     def trial(self, found: Found) -> None:
         """Advance the bar."""
-        self._progress.console.print(describe(found), markup=False, highlight=False, soft_wrap=True)
+        for line in describe(found, self._progress.console.width):
+            self.note(line)
         if found.measurement is not None:
             self._progress.advance(self._task)
 
@@ -115,30 +131,33 @@ class Live:
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _describe(self) -> None:
-        text = f"{self._board}: {self._phase}" + (f" | {self._best}" if self._best else "")
-        self._progress.update(self._task, description=escape(text))
+        text = " | ".join(part for part in (self._best, self._phase) if part)
+        self._progress.update(self._task, description=escape(f"{self._board}: {text}"))
 
 
-def describe(found: Found) -> str:
-    """Say in one line what became of a candidate."""
-    name = found.name or found.candidate.id
-    if found.evidence is None:
-        return f"#{found.trial.number:<3} {name:<22} infeasible: {found.infeasible}"
-    metrics = ", ".join(f"{k} {v:.4f}" for k, v in found.evidence.metrics.items())
-    return (f"#{found.trial.number:<3} {name:<22} {show_seconds(found.evidence.latency_s):>8}  "
-            f"{show_bytes(found.evidence.size_bytes):>9}  {metrics}")
+def describe(found: Found, width: int) -> list[str]:
+    """Say what became of a candidate: in one line, in two where its metrics need more than `width` columns."""
+    start = f"#{found.trial.number:<3} {found.name or found.candidate.id:<18} "
+    if found.evidence is None or found.measurement is None:
+        return [f"{start}infeasible: {found.infeasible}"]
+    simulated = " simulated" if found.measurement.simulated else ""
+    start += f"{show_seconds(found.evidence.latency_s):>8}{simulated}  {show_bytes(found.evidence.size_bytes):>8}"
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in found.evidence.metrics.items())
+    line = f"{start}  {metrics}"
+    return [line] if len(line) <= width else [start, f"     {metrics}"]
 
 
-def describe_goal(goal: Goal, statistic: str) -> str:
-    """Say in one line what is looked for."""
-    parts = []
+def describe_goal(goal: Goal, statistic: str, simulated: bool, width: int) -> list[str]:
+    """Say what is looked for, in lines of at most `width` columns."""
+    parts, kind = [], "simulated " if simulated else ""
     if goal.latency_budget_s is not None:
-        parts.append(f"{statistic} latency <= {show_seconds(goal.latency_budget_s)}")
+        parts.append(f"{kind}{statistic} latency <= {show_seconds(goal.latency_budget_s)}")
     if goal.size_budget_bytes is not None:
         parts.append(f"size <= {show_bytes(goal.size_budget_bytes)}")
     parts += [f"{metric} >= {least:.4f}" for metric, least in (goal.minimum or {}).items()]
-    aim = f"best {goal.objective}" if goal.maximises_quality else "least latency"
-    return aim + (f" with {', '.join(parts)}" if parts else "")
+    aim = f"best {goal.objective}" if goal.maximises_quality else f"least {kind}latency"
+    text = f"looking for: {aim}" + (f" with {', '.join(parts)}" if parts else "")
+    return textwrap.wrap(text, width, subsequent_indent="     ", break_long_words=False)
 
 
 if TYPE_CHECKING:

@@ -94,7 +94,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     agent = wiring.agent_file(store.folder)
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
     bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent),
-                  f"study {config.study} on {socket.gethostname()} (pid {os.getpid()})",
+                  f"study {config.study!r} on {socket.gethostname()} (pid {os.getpid()})",
                   MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]),
                   f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=progress.note, stop=stop)
     try:

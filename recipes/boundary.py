@@ -24,18 +24,24 @@ def foreign(what: str, error: type[ModelError] | type[DataError]) -> Iterator[No
     except (ModelError, DataError):
         raise
     except (Exception, SystemExit) as cause:  # noqa: BLE001 - foreign code may raise anything; it is reported, chained
-        reason = (str(cause).strip().splitlines() or ["no message"])[0]
-        raise error(f"{what} failed with {type(cause).__name__}: {reason} ({_place(cause)})") from cause
+        lines = [line for line in str(cause).splitlines() if line.strip()] or ["no message"]
+        more = f"; --debug shows the other {len(lines) - 1} lines" if len(lines) > 1 else ""
+        raise error(f"{what} failed with {type(cause).__name__}: {lines[0].strip()} ({_place(cause)}{more})") from cause
 
 
 def _place(cause: BaseException) -> str:
-    """Return file and line: of a syntax error, else of the last frame that is no library's, else the last."""
+    """Return file and line: of a syntax error, else of the frame that matters."""
     if isinstance(cause, SyntaxError) and cause.filename:
         return f"{cause.filename}:{cause.lineno}"
+    frame = origin(cause)
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def origin(cause: BaseException) -> traceback.FrameSummary:
+    """Return where an error comes from: the last frame that is no library's, else the last."""
     frames = traceback.extract_tb(cause.__traceback__)[1:] or traceback.extract_tb(cause.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith("<") and not _is_library(Path(f.filename))]
-    frame = (theirs or frames)[-1]
-    return f"{frame.filename}:{frame.lineno}"
+    return (theirs or frames)[-1]
 
 
 def _is_library(file: Path) -> bool:

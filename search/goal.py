@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,10 @@ from dataclasses import dataclass
 TIE = 0.001
 """Objective values no further apart than this (0.1 points) are a tie, which the faster candidate wins."""
 
-_REQUIREMENT = re.compile(r"^\s*([A-Za-z_][\w.@-]*)\s*>=\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(abs)?\s*$")
+METRIC_NAME = r"[^\W\d][\w.@-]*"
+"""A letter or `_`, then letters, digits, `_`, `.`, `@` and `-`: top1, recall_6, mAP@0.5."""
+_REQUIREMENT = re.compile(
+    rf"^\s*({METRIC_NAME})\s*>=\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(abs)?\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,9 @@ class Requirement:
     def parse(cls, text: str) -> Requirement:
         """Read `recall_6 >= -0.01` or `top5 >= 0.97 abs`. Raises ValueError showing both forms."""
         match = _REQUIREMENT.match(text)
-        if match is None:
-            raise ValueError(f"requirement {text!r}: expected 'METRIC >= NUMBER' (relative to float32) or "
-                             "'METRIC >= NUMBER abs', e.g. 'recall_6 >= -0.01' or 'top5 >= 0.97 abs'")
+        if match is None or not math.isfinite(float(match[2])):
+            raise ValueError("expected 'METRIC >= NUMBER' (relative to float32) or 'METRIC >= NUMBER abs', e.g. "
+                             f"'recall_6 >= -0.01' or 'top5 >= 0.97 abs', got {text!r}")
         return cls(match[1], float(match[2]), match[3] is not None)
 
 

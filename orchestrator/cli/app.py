@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -21,8 +22,19 @@ app.add_typer(studies.app, name="studies")
 app.add_typer(recipes.app, name="recipes")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"orchestrator {version('hil-orchestrator')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _verbs() -> None:
+def _verbs(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version,
+                                          is_eager=True)] = False,
+) -> None:
     """Find per-layer bit-widths for a trained network by measuring candidates on your own board."""
 
 

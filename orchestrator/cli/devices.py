@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.outcome import INFRASTRUCTURE, NOT_MET, Format, exit_codes, fail
+from orchestrator.cli.options import (
+    Debug,
+    InventoryFile,
+    Output,
+    StoreFolder,
+    inventory_place,
+    print_document,
+    print_hanging,
+    read_inventory,
+    store_place,
+    verb,
+    whole,
+)
+from orchestrator.cli.outcome import INFRASTRUCTURE, NOT_MET, Format, fail
 
 if TYPE_CHECKING:
-    from device_farm.inventory import Inventory
     from orchestrator.devices import ShownKey
     from orchestrator.schemas.devices import Device
 
@@ -26,30 +36,26 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The board's name in the inventory.", show_default=False)]
-InventoryFile = Annotated[
-    str | None,
-    typer.Option("--inventory", help="The inventory. [default: the nearest inventory.yaml]", show_default=False),
-]
-StoreFolder = Annotated[str | None, typer.Option("--store", help="Folder of the store.", show_default=False)]
-Output = Annotated[Format, typer.Option("--format", help="text or json.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.command("list")
-def list_(inventory: InventoryFile = None, format_: Output = Format.TEXT) -> None:
+def list_(inventory: InventoryFile = None, format_: Output = Format.TEXT, debug: Debug = False) -> None:
     """List the boards of the inventory and the built-in ones."""
-    with exit_codes():
-        from orchestrator.devices import list_devices
+    with verb(debug):
+        from orchestrator.device_list import list_devices
 
-        document = list_devices(_inventory(inventory))
-        if format_ is Format.JSON:
-            _print_json(document)
-            return
-        rows = [("NAME", "KIND", "ADDRESS", "RUNTIME"), *(_row(device) for device in document["devices"])]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        for *cells, last in rows:
-            padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-            typer.echo("  ".join([*padded, last]))
+        document = list_devices(read_inventory(inventory))
+
+        def as_text() -> None:
+            from rich.console import Console
+
+            from orchestrator.tables import print_listing
+
+            rows = [_row(device) for device in document["devices"]]
+            print_listing(Console(), ("name", "kind", "address", "runtime"), rows)
+
+        print_document(document, format_, as_text)
         if document["inventory"] is None:
             typer.echo("no inventory yet; 'orchestrator devices add NAME --host HOST' makes one", err=True)
 
@@ -59,7 +65,9 @@ def add(
     name: Name,
     host: Annotated[str | None, typer.Option(help="Name or address.", show_default=False)] = None,
     user: Annotated[str | None, typer.Option(help="User to log in as. [default: yours]", show_default=False)] = None,
-    port: Annotated[int | None, typer.Option(help="Port. [default: 22]", show_default=False)] = None,
+    port: Annotated[
+        int | None, typer.Option(parser=whole, metavar="<int>", help="Port. [default: 22]", show_default=False)
+    ] = None,
     kind: Annotated[
         str | None,
         typer.Option(help="What it is, e.g. rpi4: boards of one kind are alike. [default: NAME]", show_default=False),
@@ -80,9 +88,10 @@ def add(
     yes: Annotated[bool, typer.Option("--yes", help="Trust the host key that the board shows; do not ask.")] = False,
     inventory: InventoryFile = None,
     format_: Output = Format.TEXT,
+    debug: Debug = False,
 ) -> None:
     """Add a board: show its host key, pin it once you confirm it, and try the connection."""
-    with exit_codes():
+    with verb(debug):
         from orchestrator.devices import Wanted, add_device
         from orchestrator.store.places import INVENTORY_NAME, find_inventory
 
@@ -90,13 +99,14 @@ def add(
         path = find_inventory(inventory, os.environ, here) or here / INVENTORY_NAME
         wanted = Wanted(name, host, user, port, kind, identity_file, tuple(jump or ()), python)
         document = add_device(path, wanted, replace=replace, confirm=lambda shown: _confirm_key(shown, yes))
-        if format_ is Format.JSON:
-            _print_json(document)
-        else:
+
+        def as_text() -> None:
             made = " (made)" if document["inventory_created"] else ""
             typer.echo(f"{name} is in {document['inventory']}{made}")
             if document["connected"]:
                 typer.echo(f"the connection works; next: orchestrator devices setup {name}{_place(inventory)}")
+
+        print_document(document, format_, as_text)
         if not document["connected"]:
             raise fail(
                 f"{document['connection_failed_because']}\n{name} stays in the inventory; when this is mended: "
@@ -107,72 +117,65 @@ def add(
 
 @app.command()
 def check(
-    name: Name, inventory: InventoryFile = None, store: StoreFolder = None, format_: Output = Format.TEXT
+    name: Name,
+    inventory: InventoryFile = None,
+    store: StoreFolder = None,
+    format_: Output = Format.TEXT,
+    debug: Debug = False,
 ) -> None:
     """Say whether a board can measure, and what to do where it cannot; changes nothing there."""
-    with exit_codes():
+    with verb(debug):
         from orchestrator.devices import check_device
 
-        document = check_device(_inventory(inventory), name, _store(store))
-        if format_ is Format.JSON:
-            _print_json(document)
-        else:
+        document = check_device(read_inventory(inventory), name, store_place(store))
+
+        def as_text() -> None:
             for finding in document["findings"]:
-                typer.echo(f"{finding['level']:<8} {finding['what']:<13} {finding['detail']}")
+                print_hanging(f"{finding['level']:<8} {finding['what']:<13} ", finding["detail"])
                 if finding["remedy"]:
                     typer.echo(f"{'':<8} {'':<13} -> {finding['remedy']}")
             typer.echo(f"{name} is {'fit to measure' if document['fit'] else 'not fit to measure'}")
+
+        print_document(document, format_, as_text)
         if not document["fit"]:
             raise typer.Exit(NOT_MET if document["reachable"] else INFRASTRUCTURE)
 
 
 @app.command()
 def setup(
-    name: Name, inventory: InventoryFile = None, store: StoreFolder = None, format_: Output = Format.TEXT
+    name: Name,
+    inventory: InventoryFile = None,
+    store: StoreFolder = None,
+    format_: Output = Format.TEXT,
+    debug: Debug = False,
 ) -> None:
     """Install the runtime on a board, unless it is there; the board needs no internet."""
-    with exit_codes():
+    with verb(debug):
         from orchestrator.devices import setup_device
 
         document = setup_device(
-            _inventory(inventory), name, _store(store), lambda step: typer.echo(f"{name}: {step}", err=True)
+            read_inventory(inventory), name, store_place(store), lambda step: typer.echo(f"{name}: {step}", err=True)
         )
-        if format_ is Format.JSON:
-            _print_json(document)
-        else:
-            typer.echo(f"{name} is set up; next: orchestrator search --device {name}{_place(inventory)}")
+        done = f"{name} is set up; next: orchestrator search --device {name}{_place(inventory)}"
+        print_document(document, format_, lambda: typer.echo(done))
 
 
 @app.command()
-def remove(name: Name, yes: Yes = False, inventory: InventoryFile = None, format_: Output = Format.TEXT) -> None:
+@app.command("rm", hidden=True)
+def remove(
+    name: Name, yes: Yes = False, inventory: InventoryFile = None, format_: Output = Format.TEXT, debug: Debug = False
+) -> None:
     """Take a board out of the inventory; nothing on the board is touched."""
-    with exit_codes():
+    with verb(debug):
         from orchestrator.devices import named, remove_device
-        from orchestrator.store.places import find_inventory
-        from orchestrator.wiring import load_inventory
 
-        path = find_inventory(inventory, os.environ, Path.cwd())
-        entry = named(load_inventory(path), name)
+        path = inventory_place(inventory)
+        entry = named(read_inventory(inventory), name)
         if entry.transport == "ssh":
             _confirm(f"Remove {name} from {path}?", yes, f"remove {name}")
         document = remove_device(path, name)
-        if format_ is Format.JSON:
-            _print_json(document)
-        else:
-            typer.echo(f"{name} is removed from {path}; its files stay on the board, in {document['left_on_board']}")
-
-
-def _inventory(explicit: str | None) -> Inventory:
-    from orchestrator.store.places import find_inventory
-    from orchestrator.wiring import load_inventory
-
-    return load_inventory(find_inventory(explicit, os.environ, Path.cwd()))
-
-
-def _store(explicit: str | None) -> Path:
-    from orchestrator.store.places import find_store
-
-    return find_store(explicit, os.environ, Path.cwd())
+        done = f"{name} is removed from {path}; its files stay on the board, in {document['left_on_board']}"
+        print_document(document, format_, lambda: typer.echo(done))
 
 
 def _place(inventory: str | None) -> str:
@@ -212,7 +215,3 @@ def _row(device: Device) -> tuple[str, str, str, str]:
     runtime = device["runtime"]
     chosen = f"{runtime['name']} {runtime['version']}" if runtime else "newest" if device["address"] else "built in"
     return device["name"], device["kind"], f"{way}{device['address'] or '-'}", chosen
-
-
-def _print_json(document: Mapping[str, object]) -> None:
-    typer.echo(json.dumps(document, indent=2))

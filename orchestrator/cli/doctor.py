@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import Debug, Output, StoreFolder, print_document, verb
+from orchestrator.cli.options import Debug, InventoryFile, Output, StoreFolder, print_document, print_hanging, verb
 from orchestrator.cli.outcome import NOT_MET, Format
 
 
 def doctor(
     store: StoreFolder = None,
-    inventory: Annotated[str | None, typer.Option(help="The inventory.yaml.", show_default=False)] = None,
+    inventory: InventoryFile = None,
     format_: Output = Format.TEXT, debug: Debug = False,
 ) -> None:
     """Check this computer: Python, packages, store, inventory, SSH keys, governor, load. Exit code 1 for an error."""
@@ -25,7 +24,7 @@ def doctor(
 
         def as_text() -> None:
             for check in document["checks"]:
-                typer.echo(f"{check['level']:<8} {check['name']}: {check['detail']}")
+                print_hanging(f"{check['level']:<8} ", f"{check['name']}: {check['detail']}")
                 if check["remedy"] is not None:
                     typer.echo(f"{'':8} -> {check['remedy']}")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.options import Output
 from orchestrator.cli.outcome import Format, exit_codes
 
 FILES = ("study.yaml", "model.py", "data.py")
@@ -16,7 +17,7 @@ SCHEMA = 1
 
 def init(
     directory: Annotated[Path, typer.Option(help="Folder to write to; made where it is missing.")] = Path("."),
-    format_: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
+    format_: Output = Format.TEXT,
 ) -> None:
     """Write study.yaml, model.py and data.py: a small study that works, to be edited."""
     with exit_codes():
@@ -44,13 +45,16 @@ def write_templates(directory: Path) -> list[Path]:
     files = [directory / name for name in FILES]
     existing = [str(file) for file in files if file.exists() or file.is_symlink()]
     if existing:
-        raise UsageError(f"nothing is overwritten, and {', '.join(existing)} exist(s) already; choose another folder "
-                         "with --directory")
+        verb = "is" if len(existing) == 1 else "are"
+        raise UsageError(f"nothing is overwritten, and {' and '.join(existing)} {verb} there already; choose another "
+                         "folder with --directory")
     templates = resources.files("orchestrator").joinpath("templates")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for file in files:
             file.write_text(templates.joinpath(f"{file.name}.txt").read_text("utf-8"), "utf-8")
     except OSError as error:
-        raise UsageError(f"{error.filename or directory}: {error.strerror}") from error
+        why = "that is a file" if directory.is_file() else error.strerror
+        raise UsageError(f"--directory {directory}: the files cannot be written there ({why}); choose another "
+                         "folder") from error
     return files

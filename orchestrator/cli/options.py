@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +17,74 @@ import typer
 from orchestrator.cli.outcome import NOT_MET, Format, exit_codes, start_logging
 
 if TYPE_CHECKING:
+    from device_farm.inventory import Inventory
     from orchestrator.store.store import Store
 
+UNLIMITED = 1_000_000
+"""Columns of a pipe: what reads it wants one line."""
+
+
+def whole(text: str) -> int:
+    """Read a whole number. Raises BadParameter."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
+
+
+def number(text: str) -> float:
+    """Read a number. Raises BadParameter."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a number such as 0.5, got {text!r}") from None
+
+
+def output_format(text: str) -> Format:
+    """Read a format. Raises BadParameter."""
+    try:
+        return Format(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected text or json, got {text!r}") from None
+
+
 StoreFolder = Annotated[str | None, typer.Option("--store", help="Folder of the store.", show_default=False)]
-Output = Annotated[Format, typer.Option("--format", help="text or json.")]
+InventoryFile = Annotated[
+    str | None,
+    typer.Option("--inventory", help="The inventory. [default: the nearest inventory.yaml]", show_default=False)]
+Output = Annotated[Format, typer.Option("--format", parser=output_format, metavar="<format>", help="text or json.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Log everything to standard error.")]
 
 
 @contextmanager
 def verb(debug: bool) -> Iterator[None]:
     """Log as asked, and turn every error into its exit code."""
-    with exit_codes():
+    with exit_codes(debug=debug):
         start_logging(None, debug)
         yield
+
+
+def inventory_place(inventory: str | None) -> Path | None:
+    """Return the inventory's file, None where there is none. Raises UsageError for one that is named and not there."""
+    from orchestrator.errors import UsageError
+    from orchestrator.store.places import INVENTORY_NAME, INVENTORY_VARIABLE, find_inventory
+
+    path = find_inventory(inventory, os.environ, Path.cwd())
+    source = "--inventory" if inventory else INVENTORY_VARIABLE
+    if path is not None and path.is_dir():
+        raise UsageError(f"{source} {path}: expected a file, this is a folder; is it {path / INVENTORY_NAME}?")
+    if path is not None and not path.exists():
+        raise UsageError(f"{source} {path}: no such file; correct it, or make it with 'orchestrator devices add NAME "
+                         f"--host HOST --inventory {path}'")
+    return path
+
+
+def read_inventory(inventory: str | None) -> Inventory:
+    """Read the inventory that is meant. Raises UsageError, InventoryError."""
+    from device_farm.inventory import Inventory
+
+    path = inventory_place(inventory)
+    return Inventory() if path is None else Inventory.load(path)
 
 
 def store_place(store: str | None) -> Path:
@@ -77,6 +134,29 @@ def print_document(document: Mapping[str, object], format_: Format, as_text: Cal
     except OSError as error:
         _close_output()
         raise UsageError(f"the result cannot be written to standard output: {error.strerror}") from error
+
+
+def print_hanging(first: str, text: str) -> None:
+    """Print a text; where a terminal is narrower, its further lines stand below the first one."""
+    width = shutil.get_terminal_size(fallback=(UNLIMITED, 24)).columns
+    indent = " " * len(first)
+    lines = [line for part in text.splitlines() for line in textwrap.wrap(
+        part, max(width - len(first), len(first)), break_long_words=False, break_on_hyphens=False)]
+    typer.echo(first + f"\n{indent}".join(lines))
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep what native libraries write to standard error, past Python, from the user's terminal."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _close_output() -> None:

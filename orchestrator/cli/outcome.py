@@ -1,12 +1,14 @@
-"""Errors become one message and an exit code; no traceback reaches a user."""
+"""Errors become one message and an exit code; no traceback reaches a user who did not ask for it."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 
 import typer
@@ -28,19 +30,15 @@ def fail(message: str, code: int) -> typer.Exit:
 
 
 @contextmanager
-def exit_codes(log_file: Path | None = None, resume: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+def exit_codes(log_file: Path | None = None, resume: Callable[[], str | None] = lambda: None,
+               debug: bool = False) -> Iterator[None]:
     """Turn every error into its exit code.
 
     Args:
         log_file: where details are, for errors that nobody foresaw.
         resume: returns the command that continues what there is in the store; None where there is nothing.
+        debug: print where an error comes from, before its message.
     """
-    from device_farm.errors import FarmError
-    from device_farm.inventory import InventoryError
-    from orchestrator.errors import NothingRan, UsageError
-    from orchestrator.store.errors import DiskFull, StoreBusy, StoreError
-    from recipes.bundle.schema import BundleError
-    from recipes.errors import DataError, ModelError
 
     def again() -> str:
         command = resume()
@@ -48,27 +46,52 @@ def exit_codes(log_file: Path | None = None, resume: Callable[[], str | None] = 
 
     try:
         yield
-    except (UsageError, ModelError, DataError, InventoryError) as error:
-        raise fail(str(error), USAGE) from error
-    except (StoreBusy, DiskFull) as error:
-        raise fail(f"{error}{again()}", INFRASTRUCTURE) from error
-    except StoreError as error:
-        raise fail(str(error), USAGE) from error
-    except BundleError as error:
-        raise fail(str(error), INFRASTRUCTURE) from error
-    except NothingRan as error:
-        raise fail(str(error), NOT_MET) from error
-    except FarmError as error:
-        raise fail(f"{error}{again()}", INFRASTRUCTURE) from error
+    except (typer.Exit, typer.Abort):
+        raise
     except KeyboardInterrupt as error:
         raise fail(f"interrupted{again()}", INTERRUPTED) from error
-    except (typer.Exit, typer.Abort, SystemExit):
-        raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: logged with its traceback
-        logging.getLogger(__name__).exception("unforeseen")
-        where = f"details: {log_file}" if log_file else "run again with --debug for details"
+        if debug:
+            traceback.print_exception(error)
+        code = _code_of(error)
+        if code is not None:
+            raise fail(f"{error}{again() if code == INFRASTRUCTURE else ''}", code) from error
+        where = "run again with --debug for details"
+        if log_file is not None:
+            logging.getLogger(__name__).exception("unforeseen")
+            where = f"details: {log_file}"
         raise fail(f"internal error: {type(error).__name__}: {error}\n"
                    f"This is a defect, please report it; {where}{again()}", INFRASTRUCTURE) from error
+
+
+def _code_of(error: Exception) -> int | None:
+    """Return an error's exit code; None for one that nobody foresaw."""
+    # Imported when there is an error: half a second that no successful command need wait for.
+    from device_farm.errors import FarmError
+    from device_farm.inventory_file import InventoryError
+    from orchestrator.errors import NothingRan, UsageError
+    from orchestrator.store.errors import DiskFull, StoreBusy, StoreError
+    from recipes.bundle.schema import BundleError
+    from recipes.errors import DataError, ModelError
+
+    if isinstance(error, UsageError | ModelError | DataError | InventoryError):
+        return USAGE
+    if isinstance(error, StoreBusy | DiskFull | BundleError | FarmError):
+        return INFRASTRUCTURE
+    if isinstance(error, StoreError):
+        return USAGE
+    return NOT_MET if isinstance(error, NothingRan) else None
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that is made with its first line: a command that is refused leaves none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
 
 
 def start_logging(log_file: Path | None, debug: bool) -> None:
@@ -76,17 +99,21 @@ def start_logging(log_file: Path | None, debug: bool) -> None:
     root = logging.getLogger()
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        handler: logging.Handler = logging.FileHandler(log_file)
+        handler: logging.Handler = _LogFile(log_file)
     elif debug:
         handler = logging.StreamHandler(sys.stderr)
     else:
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
+    for noisy in ("paramiko", "fabric", "matplotlib", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.INFO if debug else logging.ERROR)
+    logging.getLogger("sqlalchemy").setLevel(logging.ERROR)  # 300 lines about its mappings
+
+
+def log_optuna_too() -> None:
+    """Send Optuna's lines to our log and nowhere else; for the verbs that import it anyway."""
     import optuna
 
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
-    for noisy in ("paramiko", "fabric", "matplotlib", "alembic", "sqlalchemy"):
-        logging.getLogger(noisy).setLevel(logging.INFO if debug else logging.ERROR)

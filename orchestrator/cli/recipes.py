@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import Debug, Output, StoreFolder, is_store, opened, print_document, store_place, verb
+from orchestrator.cli.options import (
+    Debug,
+    Output,
+    StoreFolder,
+    is_store,
+    opened,
+    print_document,
+    quiet_libraries,
+    store_place,
+    verb,
+)
 from orchestrator.cli.outcome import NOT_MET, Format, fail
 
 if TYPE_CHECKING:
@@ -74,7 +85,8 @@ def verify(
     with verb(debug):
         from orchestrator.exports import verify_recipe
 
-        document = verify_recipe(folder)
+        with nullcontext() if debug else quiet_libraries():
+            document = verify_recipe(folder)
         wrong = [check["name"] for check in document["checks"] if not check["ok"]]
 
         def as_text() -> None:

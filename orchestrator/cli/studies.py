@@ -116,7 +116,8 @@ def plot(
             raise typer.Exit(NOT_MET)
 
 
-@app.command("rm")
+@app.command()
+@app.command("rm", hidden=True)
 def remove(
     name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: StoreFolder = None, format_: Output = Format.TEXT, debug: Debug = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from recipes.boundary import foreign
 from recipes.errors import DataError
 from recipes.models.source import Reference, load_callable
 from recipes.ports import Array
+from search.goal import METRIC_NAME
 
 KEYS = ("calibration", "validation", "test", "train", "metrics")
 INT32 = np.iinfo(np.int32)
@@ -169,7 +171,7 @@ def _metrics(value: Any, where: str) -> dict[str, Metric]:
         raise DataError(f"{where}: metrics: expected a callable (outputs, targets) -> float or a mapping name -> "
                         f"callable, got {'an empty mapping' if isinstance(value, Mapping) else type(value).__name__}")
     for name, metric in value.items():
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str) or not re.fullmatch(METRIC_NAME, name):
             raise DataError(f"{where}: metrics: expected names such as recall_6, got {name!r}")
         if not callable(metric):
             raise DataError(f"{where}: metrics: {name}: expected a callable (outputs, targets) -> float, got "

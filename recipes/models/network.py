@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from recipes.boundary import foreign
 from recipes.errors import DataError, ModelError
+from recipes.models.fit import Shape, check_shapes, refusing_layer
 from recipes.models.source import Reference, load_callable
 from recipes.ports import Array
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BATCH = 64
+DEMO_SHAPE = (1, 28, 28)
 ALONE = 1e-3
 """Largest difference, as a share of the output's range, between an input run alone and in a batch."""
 _TRAINING_ARGUMENT = {"aten.batch_norm.default": 5, "aten.dropout.default": 2, "aten.feature_dropout.default": 2,
@@ -33,6 +36,8 @@ class Network:
     module: torch.nn.Module
     arguments: tuple[str, ...] = ()
     """Names of its inputs, where it takes them by position only."""
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    """Of one example of each input, as far as it is known without running the network."""
 
     def arrange(self, inputs: Mapping[str, T], positional: bool) -> tuple[dict[str, T], bool]:
         """Put named inputs into the order that the network wants; return them, and whether to pass by position.
@@ -54,10 +59,11 @@ def load_network(reference: Reference) -> Network:
     if reference.kind == "pt2":
         return _load_exported(reference)
     factory: Callable[[], Any]
+    shapes: Mapping[str, Shape] = {}
     if reference.kind == "demo":
         from recipes.demo import networks
 
-        factory = getattr(networks, reference.target)
+        factory, shapes = getattr(networks, reference.target), {"images": DEMO_SHAPE}
     else:
         factory = load_callable(reference, ModelError)
     made: Any = None
@@ -66,7 +72,7 @@ def load_network(reference: Reference) -> Network:
     if not isinstance(made, torch.nn.Module):
         raise ModelError(f"{reference.text}() returned {type(made).__name__}; expected a torch.nn.Module")
     settle(made, reference.text)
-    return Network(made)
+    return Network(made, shapes=shapes)
 
 
 def _load_exported(reference: Reference) -> Network:
@@ -98,7 +104,9 @@ def _load_exported(reference: Reference) -> Network:
             where, _, kind = known_as.rpartition(".")  # the converter names tensors by the classes of modules
             part.__class__ = type(kind, (InterpreterModule,), {"__module__": where})
     settle(module, name)
-    return Network(module, tuple(inputs) if args.num_children else ())
+    shapes = {node.name: tuple(size if isinstance(size, int) else None for size in node.meta["val"].shape[1:])
+              for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs}
+    return Network(module, tuple(inputs) if args.num_children else (), {name: shapes[name] for name in inputs})
 
 
 def settle(module: torch.nn.Module, name: str) -> None:
@@ -158,10 +166,11 @@ def run(network: Network, inputs: Mapping[str, Array], positional: bool, where: 
         One array (N, ...) per output.
 
     Raises:
-        DataError: when the network raises on an input.
+        DataError: when the inputs do not fit, or the network raises on one.
         ModelError: when its outputs have no batch axis, or are not finite.
     """
     count = len(next(iter(inputs.values())))
+    check_shapes(network.shapes, inputs, positional, where)
     if count > 1:
         try:
             return _in_steps(network, inputs, positional, where, BATCH)
@@ -179,8 +188,14 @@ def _in_steps(network: Network, inputs: Mapping[str, Array], positional: bool, w
         size = min(step, count - start)
         shapes = ", ".join(f"{name} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
                            for name, tensor in given.items())
-        with foreign(f"running the model on {where} ({shapes})", DataError):
-            outputs = call(network, given, positional)
+        try:
+            with foreign(f"running the model on {where} ({shapes})", DataError):
+                outputs = call(network, given, positional)
+        except DataError as error:
+            why = refusing_layer(network.module, partial(call, network, given, positional)) if step == 1 else None
+            if why is None:
+                raise
+            raise DataError(f"the model does not take {where} ({shapes}): {why}") from error.__cause__
         for index, output in enumerate(outputs):
             if output.ndim == 0 or len(output) != size:
                 raise ModelError(f"running the model on {where}: output {index} has the shape {tuple(output.shape)} "

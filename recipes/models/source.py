@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def parse_model(text: str, base: Path) -> Reference:
     if suffix in (".pt2", ".tflite"):
         path = (base / text).resolve()
         if not path.is_file():
-            raise ModelError(f"--model {text!r}: no such file ({path})")
+            raise ModelError(_no_file("--model", text, path))
         return Reference(text, suffix[1:], str(path), folder=str(base))
     return _factory(text, base, "--model", ModelError)
 
@@ -67,7 +68,7 @@ def _factory(text: str, base: Path, option: str, error: type[ModelError] | type[
     if target.endswith(".py"):
         path = (base / target).resolve()
         if not path.is_file():
-            raise error(f"{option} {text!r}: no such file ({path})")
+            raise error(_no_file(option, text, path))
         return Reference(text, "file", str(path), factory, str(path.parent))
     top = target.partition(".")[0]
     if top in OUR_PACKAGES:
@@ -78,6 +79,11 @@ def _factory(text: str, base: Path, option: str, error: type[ModelError] | type[
     if not all(part.isidentifier() for part in target.split(".")):
         raise error(f"{option} {text!r}: {target!r} is neither a .py file nor a dotted module name")
     return Reference(text, "module", target, factory, str(base))
+
+
+def _no_file(option: str, text: str, path: Path) -> str:
+    what = "this is a folder" if path.is_dir() else "no such file"
+    return f"{option} {text!r}: {what}: {path}; correct the path"
 
 
 def load_callable(reference: Reference, error: type[ModelError] | type[DataError]) -> Callable[[], Any]:
@@ -98,7 +104,25 @@ def load_callable(reference: Reference, error: type[ModelError] | type[DataError
                        if callable(v) and not n.startswith("_") and getattr(v, "__module__", "") == module.__name__)
         raise error(f"{reference.text!r}: {reference.target} has no callable {reference.factory!r}; it has: "
                     f"{', '.join(names) or 'none'}")
+    _refuse_arguments(reference, factory, error)
     return factory  # type: ignore[no-any-return]
+
+
+def _refuse_arguments(reference: Reference, factory: Callable[..., Any],
+                      error: type[ModelError] | type[DataError]) -> None:
+    """A factory is called without arguments. Raises `error` for one that needs some."""
+    try:
+        signature = inspect.signature(factory)
+        code = inspect.unwrap(factory)
+        place = f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
+    except (TypeError, ValueError, OSError):
+        return  # not written in Python: calling it will tell
+    needed = [p.name for p in signature.parameters.values()
+              if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if needed:
+        raise error(f"{reference.text}: a factory is called without arguments, but {reference.factory}{signature} in "
+                    f"{place} needs {', '.join(needed)}; give every argument a default, or name a function that calls "
+                    f"it: def make(): return {reference.factory}({', '.join(f'{name}=...' for name in needed)})")
 
 
 def _look_first_in(folder: str) -> None:

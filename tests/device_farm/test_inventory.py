@@ -103,6 +103,14 @@ class TestLoading:
             "Kinds: rpi4, jetson-orin-nano, local, sim. Add one with 'orchestrator devices add'"
         )
 
+    def test_without_an_inventory_the_built_in_boards_are_named(self) -> None:
+        with pytest.raises(InventoryError) as caught:
+            Inventory().find("simm")
+        assert str(caught.value) == (
+            "no board and no kind 'simm'; did you mean 'sim'? There is no inventory, so only local and sim: add a "
+            "board with 'orchestrator devices add NAME --host HOST'"
+        )
+
     def test_a_file_without_boards_is_an_inventory(self, tmp_path: Path) -> None:
         for text in ("schema: 1\nboards:\n", "schema: 1\nboards: {}\n", "boards:\n  # none yet\nschema: 1\n"):
             (tmp_path / "empty.yaml").write_text(text)
@@ -130,8 +138,8 @@ class TestWrongFiles:
                 "boards.pi-a.usr: unknown key; did you mean 'user'? Keys here: ",
             ),
             ("    user: pi\n", "    user: pi\n    colour: red\n", 10, "boards.pi-a.colour: unknown key; remove it."),
-            ("port: 2222", "port: 70000", 17, "boards.jetson.port: input should be less than or equal to 65535"),
-            ("port: 2222", "port: no", 17, "boards.jetson.port:"),
+            ("port: 2222", "port: 70000", 17, "boards.jetson.port: expected a whole number from 1 to 65535, got 70000"),
+            ("port: 2222", "port: no", 17, "boards.jetson.port: expected a whole number from 1 to 65535, got False"),
             ("kind: rpi4\n", "kind: RPI 4\n", 7, "boards.pi-a.kind: expected small letters, digits"),
             ("kind: rpi4\n", "kind: sim\n", 6, "boards.pi-a: kind 'sim' is built in: choose another"),
             ("    host: 10.0.0.7\n", "", 6, "boards.pi-a: host missing; 'orchestrator devices add' fills them in"),
@@ -146,20 +154,22 @@ class TestWrongFiles:
             ("~/.ssh/lab", "keys/lab", 20, "boards.jetson.identity_file: expected an absolute path or one that"),
             ("root: ~/boards", "root: boards", 23, "boards.jetson.root: expected an absolute path on the board"),
             ("/run/lock", "~/lock", 25, "boards.jetson.lock_file: expected an absolute path on the board, got '~/lock"),
-            ('"2.3.0"', "2.3", 24, "boards.jetson.runtime.version: input should be a valid string, got 2.3; put it in"),
-            ("name: litert", "name: tflite", 24, "boards.jetson.runtime.name: input should be 'litert' or 'tflite-"),
+            ('"2.3.0"', "2.3", 24, "boards.jetson.runtime.version: expected text, got 2.3; put it in quotes"),
+            ("name: litert", "name: tflite", 24, "boards.jetson.runtime.name: expected 'litert' or 'tflite-"),
             ("{name: litert, ", "{", 24, "boards.jetson.runtime.name: missing; add it"),
-            ('"1"', "1", 26, "boards.jetson.env.OMP_NUM_THREADS: input should be a valid string, got 1; put it in"),
+            ('"1"', "1", 26, "boards.jetson.env.OMP_NUM_THREADS: expected text, got 1; put it in quotes"),
             ("  pi-a:", "  Pi A:", 6, "boards.Pi A: expected small letters, digits"),
             ("  pi-a:", "  local:", 6, "boards.local: this name is built in and always there: choose another"),
             ("  pi-b:", "  pi-a:", 13, "'pi-a' stands twice in boards (first in line 6): rename or remove one"),
-            ("schema: 1", "schema: 2", 2, "schema: input should be 1, got 2"),
+            ("schema: 1", "schema: 2", 2, "schema: expected 1, got 2"),
             ("schema: 1\n", "", 3, "schema: missing; add it: 'schema: 1'"),
             ("boards:\n", "board:\n", 4, "board: unknown key; did you mean 'boards'? Keys here: schema, boards"),
-            ("    kind: rpi4\n", "   kind: rpi4\n", 8, "not valid YAML:"),
+            ("    kind: rpi4\n", "   kind: rpi4\n", "8:9", "not valid YAML: mapping values are not allowed here"),
         ],
     )
-    def test_a_mistake_is_named_with_its_line(self, path: Path, old: str, new: str, line: int, words: str) -> None:
+    def test_a_mistake_is_named_with_its_line(
+        self, path: Path, old: str, new: str, line: int | str, words: str
+    ) -> None:
         assert f"{path}:{line}: {words}" in edited(path, old, new)
 
     def test_a_jump_host_without_a_key_is_refused(self, path: Path) -> None:
@@ -183,8 +193,17 @@ class TestWrongFiles:
     def test_a_missing_file_and_a_folder_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(InventoryError, match="no such file; 'orchestrator devices add' makes it"):
             Inventory.load(tmp_path / "nowhere.yaml")
-        with pytest.raises(InventoryError, match="cannot be read"):
+        with pytest.raises(InventoryError, match="expected a file, this is a folder; is it .*inventory.yaml"):
             Inventory.load(tmp_path)
+
+    @pytest.mark.parametrize("data", [b"schema: \0", b"\xff\xfe\x00", b"boards: [\n", b"schema: 1\n\tboards:\n"])
+    def test_what_is_no_yaml_is_said_in_one_line(self, tmp_path: Path, data: bytes) -> None:
+        (tmp_path / "i.yaml").write_bytes(data)
+        with pytest.raises(InventoryError) as caught:
+            Inventory.load(tmp_path / "i.yaml")
+        assert str(caught.value).startswith(f"{tmp_path / 'i.yaml'}:")
+        assert "\n" not in str(caught.value)
+        assert "unicode string" not in str(caught.value)
 
     def test_nothing_in_the_file_is_executed(self, tmp_path: Path) -> None:
         (tmp_path / "i.yaml").write_text("schema: 1\nboards: !!python/object/apply:os.mkdir [made]\n")
@@ -225,6 +244,14 @@ class TestAdding:
         assert Inventory.load(path).find("pi-b") == board("pi-b")
         for comment in ("# The boards of the lab.", "# On the shelf.", "# Behind the door.", "# The end."):
             assert comment in path.read_text()
+
+    def test_a_place_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        path = tmp_path / "file" / "inventory.yaml"
+        with pytest.raises(InventoryError) as caught:
+            add_board(path, board())
+        assert str(caught.value).startswith(f"{path}: cannot be written (")
+        assert str(caught.value).endswith("; see its folder and permissions, or choose another with --inventory")
 
     def test_a_broken_file_is_not_touched(self, path: Path) -> None:
         path.write_text(FILE.replace("port: 2222", "port: 0"))

@@ -41,6 +41,7 @@ class User:
     def run(self, *words: str, answer: str | None = None) -> Result:
         """Run a verb of `orchestrator devices`; with `answer`, at a terminal."""
         environ = {key: value for key, value in os.environ.items() if not key.startswith("ORCHESTRATOR_")}
+        environ.pop("COLUMNS", None)
         environ["XDG_DATA_HOME"] = str(self.folder / "data")
         command = [sys.executable, "-m", "orchestrator.cli.app", "devices", *words]
         environ["PYTHONPATH"] = str(Path(__file__).parents[2])
@@ -206,8 +207,9 @@ class TestAdding:
             (["local", "--host", "h"], "'local' is built in: choose another name"),
             (["pi", "--host", "h", "--kind", "sim"], "kind 'sim' is built in: choose another"),
             (["pi", "--host", "me@h"], "host: expected one word without '@' (host and user are two keys), got 'me@h'"),
-            (["pi", "--host", "h", "--port", "0"], "port: input should be greater than or equal to 1, got 0"),
-            (["pi", "--host", "h", "--port", "x"], "Invalid value for '--port'"),
+            (["pi", "--host", "h", "--port", "0"], "port: expected a whole number from 1 to 65535, got 0"),
+            (["pi", "--host", "h", "--port", "x"], "Invalid value for '--port': expected a whole number, got 'x'"),
+            (["pi", "--host", "h", "--inventory", "."], "expected a file, this is a folder; is it "),
             (["pi", "--host", "h", "--identity-file", "gone"], "--identity-file: no such file: "),
             (
                 ["pi", "--host", "h", "--jump", "a@b@c"],
@@ -217,8 +219,19 @@ class TestAdding:
         ],
     )
     def test_bad_input_is_refused_before_anything_is_asked(self, user: User, words: list[str], message: str) -> None:
-        assert message in user.refused("add", *words, "--yes")
+        refused = user.refused("add", *words, "--yes")
+        assert message in refused
+        assert refused.startswith("Usage: ") or len(refused.splitlines()) == 1, "one fault, one message"
         assert not user.inventory.exists()
+
+    def test_a_kind_that_was_given_is_judged_beside_the_name(self, user: User) -> None:
+        refused = user.refused("add", "Pi A", "--host", "h", "--kind", "RPI 4", "--yes").splitlines()
+        assert [line.removeprefix("orchestrator: ").partition(":")[0] for line in refused] == ["name", "kind"]
+
+    def test_an_inventory_that_cannot_be_written_is_named(self, user: User, sshd: Sshd) -> None:
+        (user.folder / "file").touch()
+        refused = user.refused("add", "pi-a", *way(sshd), "--yes", "--inventory", "file/inventory.yaml")
+        assert "file/inventory.yaml: cannot be written (" in refused
 
     def test_a_known_name_needs_replace(self, user: User, sshd: Sshd) -> None:
         add_board(user.inventory, sshd.entry("pi-a"))
@@ -237,7 +250,9 @@ class TestListing:
         assert "no inventory yet" in user.run("list").err
 
     def test_a_broken_or_missing_inventory_is_named(self, user: User) -> None:
-        assert "nowhere.yaml: no such file" in user.refused("list", "--inventory", "nowhere.yaml")
+        for verb in (["list"], ["check", "pi"], ["setup", "pi"], ["remove", "pi", "--yes"]):
+            refused = user.refused(*verb, "--inventory", "nowhere.yaml")
+            assert f"--inventory {user.folder / 'nowhere.yaml'}: no such file; correct it, or make it" in refused
         user.inventory.write_text("schema: 1\nboards:\n  pi:\n    kidn: rpi4\n")
         for verb in (["list"], ["remove", "pi", "--yes"]):
             assert f"{user.inventory}:4: boards.pi.kidn: unknown key; did you mean 'kind'?" in user.refused(*verb)
@@ -308,7 +323,7 @@ class TestRemoving:
         document = user.document("remove", "pi-b", "--yes")
         assert (document["device"], document["left_on_board"]) == ("pi-b", str(sshd.root))
         assert user.inventory.read_text() == only
-        assert user.run("remove", "pi-a", answer="y").code == 0
+        assert user.run("rm", "pi-a", answer="y").code == 0, "the other verbs' word is understood too"
         assert Inventory.load(user.inventory).boards == ()
 
     def test_the_built_in_boards_stay(self, user: User) -> None:

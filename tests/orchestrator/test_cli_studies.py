@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
             done = run("search", "--model", "demo:separable", "--device", "sim", "--budget", "0.7x", "--measurements",
                        "10", "--study", STUDY, "--store", store, "--format", "json", cwd=place, timeout_s=300)
             assert done.returncode == 0, done.stderr
+            assert "latencies are simulated (a roofline model), not measured" in done.stderr
             printed.write_text(done.stdout)
     return Searched(store, json.loads(printed.read_text()))
 
@@ -183,9 +186,33 @@ class TestTables:
         for verb in ("list", "show", "pareto"):
             arguments = () if verb == "list" else (name,)
             printed = run("studies", verb, *arguments, "--store", made.folder, cwd=tmp_path).stdout
-            assert max(map(len, printed.splitlines())) <= 80, printed
+            lines = [line for line in printed.splitlines() if "--resume" not in line]  # a command is never broken
+            assert max(map(len, lines)) <= 80, printed
             if verb == "list":
-                assert "".join(line.partition("│")[0].strip() for line in printed.splitlines()[2:]) == name
+                assert name in printed.splitlines()
+
+    def test_the_usual_names_are_whole_in_80_columns(self, made: Store, tmp_path: Path) -> None:
+        make_study(made, "20261121-133255", baselines(), {"model": "demo:transformer", "device": "local"})
+        printed = run("studies", "list", "--store", made.folder, cwd=tmp_path).stdout.splitlines()
+        assert max(map(len, printed)) <= 80
+        assert printed[1].split()[:5] == ["20261121-133255", "demo:transformer", "local", "3", "interrupted"]
+
+    def test_the_command_that_continues_a_study_is_one_line(self, made: Store, tmp_path: Path) -> None:
+        name = "a-study-with-a-name-that-is-much-too-long-for-one-column-of-a-table"
+        make_study(made, name, baselines())
+        shown = document("studies-show", name, "--store", made.folder, cwd=tmp_path)["search_absent_because"]
+        printed = run("studies", "show", name, "--store", made.folder, cwd=tmp_path).stdout.splitlines()
+        assert "No result: it was interrupted" in printed
+        (hint,) = [line for line in printed if "--resume" in line]
+        assert shown == f"it was interrupted; {hint}"
+
+    def test_an_unfinished_simulated_study_says_so(self, own: Path, tmp_path: Path) -> None:
+        with sqlite3.connect(own / DATABASE_NAME) as database:
+            database.execute("UPDATE study SET status = 'INTERRUPTED', document = NULL")
+        database.close()
+        printed = run("studies", "show", STUDY, "--store", own, cwd=tmp_path).stdout
+        assert "No result" in printed
+        assert "Latencies are simulated (a roofline model), not measured." in printed
 
     def test_show_prints_the_result_and_the_reasons(self, made: Store, tmp_path: Path) -> None:
         make_study(made, "half", [*baselines(), Made(1.0, {}, infeasible="it returned NaN")], {"budget": "0.6x"})
@@ -233,7 +260,9 @@ class TestRemove:
         with Store.open(own) as store:
             artifacts = [trial.artifact_sha256 for trial in store.trials(store.study(STUDY).id)]
         before = files(own)
-        removed = document("studies-rm", STUDY, "--yes", "--store", own, cwd=tmp_path)
+        done = run("studies", "remove", STUDY, "--yes", "--store", own, "--format", "json", cwd=tmp_path)
+        removed = json.loads(done.stdout)
+        valid("studies-rm", removed)
         gone = before.keys() - files(own).keys()
         assert removed["trials"] == 10
         assert removed["bytes_freed"] == sum(before[file] for file in gone)
@@ -247,7 +276,7 @@ class TestRemove:
         make_study(made, "one", baselines())
         make_study(made, "two", baselines())
         done = run("studies", "rm", "one", "--store", made.folder, cwd=tmp_path, answer="y\n")
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr  # `rm` is understood too
         assert "freed" in done.stdout
         assert [study.name for study in made.studies()] == ["two"]
         kept = [trial.artifact_sha256 for trial in made.trials(made.study("two").id)]
@@ -276,6 +305,7 @@ class TestRecipes:
                             cwd=tmp_path)
         assert exported["files"] == len(list((tmp_path / "out").iterdir())) == 7
         assert document("recipes-verify", "out", cwd=tmp_path)["ok"] is True
+        assert run("recipes", "verify", "out", cwd=tmp_path).stderr == "", "native libraries are silent"
         model = tmp_path / "out" / "model.tflite"
         model.write_bytes(model.read_bytes()[:-1] + b"X")
         verified = document("recipes-verify", "out", cwd=tmp_path, code=1)
@@ -347,6 +377,22 @@ class TestMessages:
         assert full.returncode == 2
         assert "No space left" in full.stderr
         assert "defect" not in full.stderr
+
+    def test_the_version(self, tmp_path: Path) -> None:
+        assert run("--version", cwd=tmp_path).stdout == f"orchestrator {version('hil-orchestrator')}\n"
+
+    def test_an_unknown_format_is_refused_in_our_own_words(self, tmp_path: Path) -> None:
+        done = run("studies", "list", "--format", "xml", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "Invalid value for '--format': expected text or json, got 'xml'" in done.stderr
+
+    def test_looking_at_studies_imports_no_proposer(self, made: Store, tmp_path: Path) -> None:
+        make_study(made, "s", baselines())
+        code = ("import sys; from orchestrator.cli.app import app; "
+                f"app(['studies', 'list', '--store', {str(made.folder)!r}], standalone_mode=False); "
+                "print({'optuna', 'paramiko', 'torch', 'matplotlib', 'alembic'} & set(sys.modules))")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert done.stdout.splitlines()[-1] == "set()"
 
     def test_help_imports_nothing_heavy(self) -> None:
         code = ("import sys, orchestrator.cli.app; print({'numpy', 'matplotlib', 'plotly', 'sqlalchemy', 'optuna', "

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from orchestrator.config import CHANGEABLE, StudyConfig, load_config, parse_accuracy, study_schema
+from orchestrator.config import CHANGEABLE, EXPECTED, StudyConfig, expected, load_config, parse_accuracy, study_schema
 from orchestrator.errors import UsageError
 from search.recipes import UNIFORM
 
@@ -49,22 +49,29 @@ def test_a_file_says_its_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("- a\n- b\n", "expected a mapping of keys such as model, data, budget; got list"),
-    ("schema: [1\n", "not YAML"),
-    ("", "got NoneType"),
+    ("- a\n- b\n", ": expected keys with their values, such as 'model: net.py:make', got a list"),
+    ("3", "got a single value"),
+    ("", "got an empty file"),
+    ("schema: 1\n  a: b\n", ":2:4: not valid YAML: mapping values are not allowed here"),
+    ("schema: [1\n", ":2:1: not valid YAML: expected ',' or ']'"),
+    ("schema: \0", ": not valid YAML: special characters are not allowed (character 8)"),
 ])
 def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(text)
     assert message in refusal(file)
-    assert refusal(file).startswith(f"{file}: ")
+    assert refusal(file).startswith(f"{file}:")
+    assert "\n" not in refusal(file)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: No such file or directory"
+    none = tmp_path / "none.yaml"
+    assert refusal(none) == f"--config {none}: no such file; 'orchestrator init' writes a study.yaml to start from"
+    assert refusal(tmp_path) == (f"--config {tmp_path}: expected a file, this is a folder; give --config "
+                                 f"{tmp_path / 'study.yaml'}")
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    assert "not YAML" in refusal(binary)
+    assert refusal(binary) == f"{binary}: expected text in UTF-8, got other bytes (at byte 0); is it a study.yaml?"
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
@@ -79,35 +86,45 @@ def test_every_problem_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
-    ("budget", "fast", "expected a positive time"),
+    ("budget", "fast", "expected a positive latency such as 10ms"),
+    ("budget", "30m", "expected a latency in ns, us, ms or s"),
     ("budget", "0.5x:int9", "no baseline 'int9'"),
-    ("size_budget", "10ms", "expected a size such as 80KB"),
+    ("size_budget", "10ms", "expected a positive size such as 80KB"),
     ("time", "0s", "expected a positive time"),
-    ("max_drop", -1.0, "greater than or equal to 0"),
-    ("measurements", 0, "greater than or equal to 1"),
-    ("threads", 65, "less than or equal to 64"),
-    ("sampler", "grid", "'tpe' or 'random'"),
-    ("io", "int16", "'float' or 'int8'"),
+    ("max_drop", -1.0, "expected a number of points that is 0 or more (1 point is 0.01), got -1.0"),
+    ("max_drop", float("nan"), "expected a number of points that is 0 or more (1 point is 0.01), got nan"),
+    ("max_drop", float("inf"), "expected a number of points that is 0 or more (1 point is 0.01), got inf"),
+    ("max_drop", "a", "expected a number of points that is 0 or more (1 point is 0.01), got 'a'"),
+    ("measurements", 0, "expected a whole number that is 1 or more, got 0"),
+    ("threads", 65, "expected a whole number from 1 to 64, got 65"),
+    ("sampler", "grid", " or random, got 'grid'"),
+    ("io", "int16", "expected float or int8, got 'int16'"),
     ("accuracy", "board", "expected host, or board:N"),
     ("accuracy", "board:0", "expected host, or board:N"),
     ("accuracy", "moon:3", "expected host, or board:N"),
-    ("latency_stat", "max", "'median', 'p90', 'p99' or 'mean'"),
-    ("confidence", 1.0, "less than 1"),
-    ("confidence", 0.5, "greater than 0.5"),
-    ("baselines", "some", "'all' or 'needed'"),
+    ("latency_stat", "max", "expected median, p90, p99 or mean, got 'max'"),
+    ("confidence", 1.0, "expected a probability between 0.5 and 1, e.g. 0.95, got 1.0"),
+    ("confidence", 0.5, "expected a probability between 0.5 and 1, e.g. 0.95, got 0.5"),
+    ("confidence", float("nan"), "expected a probability between 0.5 and 1, e.g. 0.95, got nan"),
+    ("baselines", "some", "expected all or needed, got 'some'"),
     ("require", ("top1 > 1",), "expected 'METRIC >= NUMBER'"),
-    ("study", "../x", "pattern"),
-    ("compiler", "gcc", "'tflite'"),
-    ("seed", -1, "greater than or equal to 0"),
+    ("require", ("top1 >= 1e999",), "expected 'METRIC >= NUMBER'"),
+    ("require", "top1 >= 1", "expected a list of constraints, e.g. ['recall_6 >= -0.01'], got 'top1 >= 1'"),
+    ("budget", 10, "expected a latency with its unit"),
+    ("study", "../x", "expected a name of at most 80 letters"),
+    ("compiler", "gcc", "expected tflite, got 'gcc'"),
+    ("seed", -1, "expected a whole number that is 0 or more, got -1"),
 ])
 def test_bad_values_are_refused_where_they_were_given(tmp_path: Path, key: str, value: Any, message: str) -> None:
     option = refusal(None, **{key: value})
     assert message in option
-    assert option.startswith(f"--{key.replace('_', '-')}")
+    assert option.startswith(f"--{key.replace('_', '-')}: ")
+    for leak in (f"{key} {value!r}", "Input", "Value error", "requirement"):
+        assert leak not in option, "one prefix, and our own words"
     plain = list(value) if isinstance(value, tuple) else value
     in_file = refusal(write(tmp_path, **{key: plain}))
     assert message in in_file
-    assert in_file.startswith(f"{tmp_path / 'study.yaml'}: {key}")
+    assert in_file.startswith(f"{tmp_path / 'study.yaml'}: {key}: ")
 
 
 def test_a_model_of_ones_own_needs_its_data(tmp_path: Path) -> None:
@@ -139,6 +156,13 @@ def test_what_a_store_keeps_is_read_back(tmp_path: Path) -> None:
     config = load_config(None, {"budget": "0.5x", "require": ("a >= 1",), "max_drop": 0.5})
     stored = json.loads(json.dumps(config.model_dump(mode="json", by_alias=True)))
     assert load_config(None, stored) == config
+
+
+def test_messages_have_words_for_every_key() -> None:
+    keys = {field.alias or name for name, field in StudyConfig.model_fields.items()}
+    assert set(EXPECTED) <= keys
+    assert all(expected(key) for key in keys)
+    assert (expected("io"), expected("compiler")) == ("float or int8", "tflite")
 
 
 def test_changeable_keys_exist() -> None:

@@ -64,7 +64,7 @@ def test_a_store_that_cannot_be_is_an_error(tmp_path: Path, place: str) -> None:
 def test_a_wrong_inventory_is_an_error_and_a_right_one_is_counted(tmp_path: Path) -> None:
     file = tmp_path / "inventory.yaml"
     file.write_text(f"schema: 1\nboards:\n  pi:\n    kind: rpi4\n    host: pi\n    user: me\n    host_key: {KEY}\n")
-    assert "1 board(s)" in checks(tmp_path)["inventory"]["detail"]
+    assert "1 board" in checks(tmp_path)["inventory"]["detail"]
     file.write_text("schema: 1\nboards:\n  pi:\n    kinds: rpi4\n")
     wrong = checks(tmp_path)["inventory"]
     assert wrong["level"] == "error"
@@ -113,6 +113,16 @@ def test_a_governor_that_changes_the_clock_is_a_warning(tmp_path: Path, governor
         folder.mkdir(parents=True)
         (folder / "scaling_governor").write_text(f"{governor}\n")
     assert checks(tmp_path)["governor"]["level"] == level
+
+
+def test_long_findings_hang_below_their_beginning(tmp_path: Path) -> None:
+    for columns, lines in (("80", 2), ("400", 1)):
+        printed = run("doctor", "--store", "store", cwd=tmp_path, environ={"COLUMNS": columns}).stdout.splitlines()
+        start = next(number for number, line in enumerate(printed) if " tflite: " in line)
+        shown = printed[start:start + lines]
+        assert "torch" in shown[-1]
+        assert all(len(line) <= int(columns) for line in shown)
+        assert all(line.startswith(" " * 9) for line in shown[1:])
 
 
 def test_text_says_what_to_do(tmp_path: Path) -> None:

@@ -56,6 +56,17 @@ def test_results_and_reasons_come_home(pool: HostPool) -> None:
     assert pool.submit(tasks.worker_pid).result(LONG_S) != os.getpid()
 
 
+def test_an_empty_log_goes_and_one_that_says_something_stays(tmp_path: Path) -> None:
+    for name in ("quiet", "loud"):
+        pool = HostPool(1, tmp_path / name)
+        pool.submit(tasks.square, 3).result(LONG_S)
+        assert (tmp_path / name).exists()
+        if name == "loud":
+            pool.submit(tasks.shout, "hear").result(LONG_S)
+        pool.shutdown()
+    assert [path.name for path in tmp_path.iterdir()] == ["loud"]
+
+
 def test_a_worker_killed_under_way_costs_no_task(pool: HostPool, tmp_path: Path) -> None:
     futures = [pool.submit(tasks.note_pid, tmp_path, 0.3, number) for number in range(6)]
     os.kill(pids_in(tmp_path, 2)[0], signal.SIGKILL)

@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from orchestrator.plot_labels import Name, place_names
-from orchestrator.plots import Unit, best_so_far, layer_bits, lowest_shown, title, verdict, write_plots
+from orchestrator.plots import Unit, best_so_far, layer_bits, lowest_shown, margin_of, title, verdict, write_plots
 from orchestrator.store.records import TrialRole
 from orchestrator.store.store import Store
 from orchestrator.study_view import StudyView, view_of
@@ -97,6 +98,31 @@ class TestFiles:
         pictures = write_plots(view_of(store, "s"), tmp_path / "p")
         assert [picture.path is not None for picture in pictures] == [trials > 0, trials > 0, False, trials > 0]
         assert all(picture.reason for picture in pictures if picture.path is None)
+
+    @pytest.mark.parametrize(("trials", "legends"), [
+        (1, [["best so far"], ["best so far"]]),
+        (2, [["Pareto front", "baseline", "best so far"], ["baseline", "best feasible so far", "best so far"]]),
+    ])
+    def test_a_legend_names_what_can_be_seen(self, store: Store, tmp_path: Path, trials: int,
+                                             legends: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[list[str]] = []
+        save = Figure.savefig
+
+        def look(figure: Figure, *args: Any, **kwargs: Any) -> None:
+            seen.append(sorted(text.get_text() for text in figure.legends[0].get_texts()))
+            save(figure, *args, **kwargs)
+
+        monkeypatch.setattr(Figure, "savefig", look)
+        make_study(store, "s", [Made(60.0, {"top1": 0.89}, TrialRole.BASELINE, "float32"),
+                                Made(100.0, {"top1": 0.9}, TrialRole.BASELINE, "int8")][:trials])
+        write_plots(view_of(store, "s"), tmp_path / "p")
+        assert seen[:2] == legends
+        assert ('"name":"Pareto front"' in (tmp_path / "p" / "s.html").read_text("utf-8")) is (trials > 1)
+
+    def test_an_axis_shows_more_than_a_single_value(self) -> None:
+        assert margin_of(100.0, 100.0) == pytest.approx(5.0)
+        assert margin_of(0.0, 0.0) > 0
+        assert margin_of(0.8, 0.9) == pytest.approx(0.008)
 
     def test_the_page_needs_no_network_and_shows_names_as_text(self, store: Store, tmp_path: Path) -> None:
         make_study(store, "s", [*baselines(), Made(70, {"top1": 0.95}, TrialRole.SEED, "<img src=x onerror=alert(1)>"),

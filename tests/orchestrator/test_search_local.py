@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,7 +25,16 @@ from profilers.statistics import summarise
 from search.candidate import Candidate
 from search.recipes import UNIFORM
 from tests.orchestrator.processes import end_family, wait_until_gone
-from tests.orchestrator.searches import Quick, Ran, complete, demo_search, quick_model
+from tests.orchestrator.searches import (
+    Quick,
+    Ran,
+    command,
+    complete,
+    demo_search,
+    environment,
+    quick_model,
+    run,
+)
 
 POINT = 0.01
 
@@ -151,12 +161,23 @@ def test_what_goes_where(demo: tuple[Path, Ran]) -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (("--budget", "fast"), "--budget: budget 'fast': expected a positive time"),
+    (("--budget", "fast"), "--budget: expected a positive latency such as 10ms"),
+    (("--budget", "30m"), "--budget: expected a latency in ns, us, ms or s"),
     (("--budget", "0.5x:int9"), "no baseline 'int9'"),
-    (("--size-budget", "10ms"), "expected a size such as 80KB"),
-    (("--max-drop", "-1"), "--max-drop"),
+    (("--size-budget", "10ms"), "expected a positive size such as 80KB"),
+    (("--max-drop", "-1"), "--max-drop: expected a number of points that is 0 or more"),
+    (("--max-drop", "two"), "Invalid value for '--max-drop': expected a number such as 0.5, got 'two'"),
+    (("--measurements", "1e9"), "Invalid value for '--measurements': expected a whole number, got '1e9'"),
+    (("--format", "xml"), "Invalid value for '--format': expected text or json, got 'xml'"),
     (("--require", "top1 > 0.9"), "expected 'METRIC >= NUMBER'"),
-    (("--resume",), "no study is called 'refused'"),
+    (("--resume",), "there is no store in "),
+    (("--device", "simm"), "no board and no kind 'simm'; did you mean 'sim'?"),
+    (("--model", "gone.tflite", "--data", "small.py:data"), "--model 'gone.tflite': no such file: "),
+    (("--data", "gone.py:data"), "--data 'gone.py:data': no such file: "),
+    (("--config", "gone.yaml"), "--config gone.yaml: no such file; 'orchestrator init' writes"),
+    (("--config", "."), "--config .: expected a file, this is a folder; give --config study.yaml"),
+    (("--inventory", "gone.yaml"), "gone.yaml: no such file; correct it, or make it with 'orchestrator devices add"),
+    (("--inventory", "."), "expected a file, this is a folder; is it "),
 ])
 def test_what_cannot_be_understood_is_refused_at_once(
         tmp_path: Path, options: tuple[str, ...], message: str) -> None:
@@ -164,8 +185,26 @@ def test_what_cannot_be_understood_is_refused_at_once(
     ran = Quick(tmp_path).search("--model", "demo:separable", *options, study="refused", model=False)
     assert ran.code == 2
     assert message in ran.stderr
+    assert "Input should" not in ran.stderr
     assert ran.stdout == ""
     assert time.monotonic() - started < 20
+    assert [left.name for left in tmp_path.iterdir()] == ["tmp"], "a refused command leaves no trace"
+
+
+def test_a_store_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    ran = run("--model", "demo:separable", "--store", "/proc/store", cwd=tmp_path)
+    assert ran.code == 2
+    assert "store /proc/store: cannot be created" in ran.stderr
+    assert "choose another with --store" in ran.stderr
+
+
+def test_debug_shows_where_a_refusal_comes_from(tmp_path: Path) -> None:
+    argv = command("--io", "grid", "--debug")
+    done = subprocess.run(argv, cwd=tmp_path, env=environment(str(tmp_path), tmp_path), capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "orchestrator: --io: expected float or int8, got 'grid'"
 
 
 # Searches that take seconds
@@ -344,11 +383,11 @@ def interrupted(quick: Quick, tmp_path: Path) -> Iterator[str]:
     end_family(mark)
 
 
-def wait_for(controller: subprocess.Popen[str], text: str) -> None:
+def wait_for(controller: subprocess.Popen[str], text: str) -> str:
     assert controller.stderr is not None
     for line in controller.stderr:
         if text in line:
-            return
+            return line
     raise AssertionError(f"no line with {text!r}")
 
 
@@ -397,6 +436,20 @@ def test_ctrl_c_before_anything_is_measured_ends_at_once(quick: Quick, interrupt
     assert stderr.splitlines()[-1] == "orchestrator: interrupted"
     assert "resource_tracker" not in stderr
     assert wait_until_gone(interrupted, 10) == {}
+
+
+def test_who_waits_is_told_for_which_study(quick: Quick, interrupted: str) -> None:
+    options = (*quick.model(), "--device", "sim", "--budget", "0.9x", "--measurements", "48")
+    first = quick.start(*options, study="first", mark=interrupted)
+    wait_for(first, "#1 ")
+    second = quick.start(*options, study="second", mark=interrupted)
+    try:
+        assert f"is held by study 'first' on {socket.gethostname()} (pid {first.pid})" in wait_for(
+            second, "waiting for sim: ")
+    finally:
+        for controller in (second, first):
+            controller.send_signal(signal.SIGINT)
+            controller.communicate(timeout=60)
 
 
 def test_a_second_ctrl_c_ends_at_once(quick: Quick, interrupted: str) -> None:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.units import parse_budget, parse_seconds, parse_size_budget, show_bytes, show_seconds
+from orchestrator.units import counted, parse_budget, parse_seconds, parse_size_budget, show_bytes, show_seconds
 
 
 @pytest.mark.parametrize(("text", "seconds"), [
-    ("10ms", 0.010), ("500us", 500e-6), ("2s", 2.0), ("1.5 ms", 0.0015), ("250ns", 250e-9), ("30m", 1800.0),
-    ("30min", 1800.0), ("1h", 3600.0), (" .5s ", 0.5)])
-def test_times_are_read(text: str, seconds: float) -> None:
-    assert parse_seconds(text, "--time") == pytest.approx(seconds)
+    ("10ms", 0.010), ("500us", 500e-6), ("2s", 2.0), ("1.5 ms", 0.0015), ("250ns", 250e-9), (" .5s ", 0.5)])
+def test_latencies_are_read(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == pytest.approx(seconds)
     budget = parse_budget(text)
     assert budget.absolute == pytest.approx(seconds)
     assert (budget.factor, budget.needs) == (None, None)
     assert budget.resolve(None) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("text", "seconds", "unit"), [
+    ("30m", 1800.0, "minutes"), ("30min", 1800.0, "minutes"), ("1h", 3600.0, "hours")])
+def test_minutes_and_hours_are_times_but_no_latencies(text: str, seconds: float, unit: str) -> None:
+    assert parse_seconds(text) == seconds
+    with pytest.raises(UsageError, match=rf"in ns, us, ms or s, such as 10ms, got '{text}' \({unit}\); .* --time"):
+        parse_budget(text)
 
 
 @pytest.mark.parametrize(("text", "size"), [
@@ -38,17 +45,24 @@ def test_shares_are_taken_of_a_baseline(text: str, factor: float, needs: str) ->
 
 @pytest.mark.parametrize("text", ["", "10", "ms", "10 lightyears", "-10ms", "0ms", "0.0s", "1e3ms", "10MS", "nan",
                                   "10ms ok", "1.2.3ms", "x", "0x", "0.0x:int8", "0.5x:", "0.5x int8", "inf s", "80KB",
-                                  "∞ms"])
-def test_other_latency_budgets_are_refused_by_option_and_text(text: str) -> None:
+                                  "∞ms", f"{'9' * 400}ms", f"{'9' * 400}x"])
+def test_other_latency_budgets_are_refused_with_every_form_and_the_text(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_budget(text)
-    assert "--budget" in str(caught.value)
+    for form in ("10ms", "0.5x", "0.6x:int8", repr(text)):
+        assert form in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "10", "0s", "nan", "10 lightyears", f"{'9' * 400}s"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a positive time such as 90s, 30m or 2h") as caught:
+        parse_seconds(text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "80", "KB", "-80KB", "0KB", "80kb", "80 KBs", "10ms", "0x", "1TB"])
 def test_other_size_budgets_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--size-budget") as caught:
+    with pytest.raises(UsageError, match="expected a positive size such as 80KB") as caught:
         parse_size_budget(text)
     assert repr(text) in str(caught.value)
 
@@ -56,7 +70,7 @@ def test_other_size_budgets_are_refused(text: str) -> None:
 def test_an_unknown_baseline_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="no baseline 'int9'; there are float32, fp16, dynamic_int8") as caught:
         parse_budget("0.5x:int9")
-    assert "--budget '0.5x:int9'" in str(caught.value)
+    assert "'0.5x:int9'" in str(caught.value)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [
@@ -72,12 +86,16 @@ def test_sizes_are_printed(size: float, text: str) -> None:
     assert show_bytes(size) == text
 
 
+def test_numbers_have_their_nouns() -> None:
+    assert [counted(number, "layer") for number in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]
+
+
 def test_what_is_printed_can_be_read_again() -> None:
     for exponent in range(-7, 1):
         for digits in (1.0, 1.5, 2.34, 5.0, 9.99, 9.996):
             value = digits * 10.0**exponent
             shown = show_seconds(value)
             assert "e" not in shown.partition(" ")[0]
-            assert parse_seconds(shown, "--time") == pytest.approx(value, rel=0.006)
+            assert parse_seconds(shown) == pytest.approx(value, rel=0.006)
             size = digits * 10.0**(exponent + 8)
             assert parse_size_budget(show_bytes(size)).resolve(None) == pytest.approx(size, rel=0.06)

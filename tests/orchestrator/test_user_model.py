@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -162,10 +163,19 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text("precious")
     run = Folder(tmp_path).run("init")
     assert run.code == 2
-    assert "data.py exist(s) already" in run.stderr
+    assert "nothing is overwritten, and data.py is there already" in run.stderr
     assert "--directory" in run.stderr
     assert (tmp_path / "data.py").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["data.py"]
+    (tmp_path / "model.py").touch()
+    assert "model.py and data.py are there already" in Folder(tmp_path).run("init").stderr
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = Folder(tmp_path).run("init", "--directory", "file")
+    assert run.code == 2
+    assert "--directory file: the files cannot be written there (that is a file); choose another" in run.stderr
 
 
 @pytest.mark.parametrize(("model", "data", "expected"), [
@@ -190,6 +200,21 @@ def test_what_is_wrong_is_said_in_one_line(model: str, data: str | None, expecte
         assert part in said[0]
     assert run.stdout == ""
     assert folder.studies() == []
+    logs = [log.name for log in (folder.path / "store" / "logs").iterdir()]
+    own = [name for name in logs if not name.startswith("workers-")]
+    assert bool(own) is ("dying" in model), "a refused study leaves no log, unless there is something to say"
+
+
+def test_a_long_error_is_cut_and_debug_shows_it_whole(folder: Folder) -> None:
+    with (folder.path / "net.py").open("a") as file:
+        file.write("\ndef wordy(): raise RuntimeError('first line\\nsecond line\\nthird line')\n")
+    words = ("--model", "net.py:wordy", "--data", "net.py:data", "--device", "sim")
+    short = folder.search(*words).stderr
+    said = [line for line in short.splitlines() if not line.startswith("[")]
+    assert len(said) == 1
+    assert said[0].startswith("orchestrator: net.py:wordy() failed with RuntimeError: first line (")
+    assert re.search(r"/net\.py:\d+; --debug shows the other 2 lines\)$", said[0])
+    assert "third line" in folder.search(*words, "--debug").stderr
 
 
 def test_a_model_without_data_in_a_file_is_refused(tmp_path: Path) -> None:

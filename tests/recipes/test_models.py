@@ -16,8 +16,10 @@ from recipes.blobs import BlobStore
 from recipes.compilers.tflite.graph import read_graph
 from recipes.errors import DataError, ModelError
 from recipes.models.dataset import Split, apply_metrics, check_data, check_labels, top1
+from recipes.models.fit import check_shapes
 from recipes.models.prepare import Prepared, prepare
 from recipes.models.source import parse_data, parse_model
+from search.goal import Requirement
 from tests.profilers.tiny_model import dense_bytes
 from tests.recipes.conversion_cases import write_archives
 
@@ -82,6 +84,7 @@ def study(tmp_path: Path, pool: ProcessPoolExecutor) -> Study:
     ("demo:residuall", "demo:residual, demo:separable, demo:transformer"),
     ("gone.py:make", "no such file"),
     ("gone.pt2", "no such file"),
+    ("folder.pt2", "this is a folder"),
     ("model.pt", "expected FILE.py:FACTORY"),
     ("net.py", "expected FILE.py:FACTORY"),
     ("net.py:", "expected FILE.py:FACTORY"),
@@ -89,6 +92,7 @@ def study(tmp_path: Path, pool: ProcessPoolExecutor) -> Study:
     ("my-net:make", "neither a .py file nor a dotted module name"),
 ])
 def test_a_model_that_cannot_be_meant_is_refused(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.pt2").mkdir()
     with pytest.raises(ModelError, match="--model") as error:
         parse_model(text, tmp_path)
     assert expected in str(error.value)
@@ -127,6 +131,34 @@ def test_several_inputs_keep_their_names() -> None:
     assert {n: a.dtype.kind for n, a in found.splits["test"].inputs.items()} == {"ids": "i", "mask": "b"}
 
 
+@pytest.mark.parametrize("name", ["top1_of_mine", "top-5", "mAP@0.5", "f1.macro", "précision"])
+def test_every_metric_can_be_required(name: str) -> None:
+    assert list(check_data({**GOOD, "metrics": {name: raising}}, "d").metrics) == [name]
+    assert Requirement.parse(f"{name} >= -0.01").metric == name
+
+
+@pytest.mark.parametrize(("wanted", "got", "positional", "expected"), [
+    ({"image": (3, 8, 8)}, {"image": (3, 9, 9)}, False, "the model takes image (N, 3, 8, 8), got (N, 3, 9, 9)"),
+    ({"image": (3, 8, 8)}, {"input": (8, 8, 3)}, True, "channels first"),
+    ({"a": (4,), "b": (5,)}, {"b": (6,), "a": (4,)}, False, "takes b (N, 5), got (N, 6)"),
+    ({"ids": (None, 4)}, {"ids": (7, 5)}, False, "takes ids (N, any, 4), got (N, 7, 5)"),
+    ({"image": (3, 8, 8)}, {"image": (8,)}, False, "got (N, 8)"),
+])
+def test_inputs_of_the_wrong_size_are_refused(wanted: Any, got: Any, positional: bool, expected: str) -> None:
+    inputs = {name: np.zeros((2, *shape), np.float32) for name, shape in got.items()}
+    with pytest.raises(DataError) as error:
+        check_shapes(wanted, inputs, positional, "the test inputs")
+    assert str(error.value).startswith("the test inputs have the wrong size: ")
+    assert expected in str(error.value)
+
+
+def test_inputs_of_the_right_size_are_taken() -> None:
+    inputs = {"b": np.zeros((2, 5)), "a": np.zeros((2, 7, 4))}
+    check_shapes({"a": (None, 4), "b": (5,)}, inputs, False, "d")
+    check_shapes({}, inputs, True, "d")
+    check_shapes({"first": (5,), "second": (None, 4)}, inputs, True, "d")
+
+
 def test_a_split_survives_its_file() -> None:
     split = Split({"a": X, "b": Y}, Y)
     again = Split.from_bytes(split.to_bytes())
@@ -162,7 +194,7 @@ def nan() -> Any:
     ({"metrics": 5}, ["metrics", "expected a callable", "int"]),
     ({"metrics": {}}, ["metrics", "an empty mapping"]),
     ({"metrics": {"f1": 3}}, ["metrics: f1", "expected a callable"]),
-    ({"metrics": {"top-5": top1}}, ["metrics", "'top-5'"]),
+    ({"metrics": {"top 5": top1}}, ["metrics", "'top 5'"]),
     ({"metrics": {"top1": len}}, ["top1 is that of the built-in metric"]),
 ])
 def test_malformed_data_are_refused_in_one_message(changed: Any, expected: list[str]) -> None:
@@ -254,7 +286,24 @@ def test_labels_are_not_looked_at_without_top1() -> None:
     def make(): return Broken(4, 3)
     """, DataError, ["running the model on the calibration inputs (input (1, 3, 4, 4) float32)",
                      "IndexError: my own mistake", "net.py:"]),
-    ("def make(): return nn.Linear(7, 3)", DataError, ["running the model on the calibration inputs", "shapes"]),
+    ("def make(): return nn.Sequential(nn.Flatten(), nn.Linear(7, 3))", DataError,
+     ["the model does not take the calibration inputs (input (1, 3, 4, 4) float32)",
+      "its layer '1' (Linear) takes 7 features in the last axis, got (1, 48)", "give data of the size"]),
+    ("def make(): return nn.Sequential(nn.Conv2d(4, 3, 1), nn.Flatten())", DataError,
+     ["its layer '0' (Conv2d) takes 4 channels in the second axis, got (1, 3, 4, 4)", "channels first"]),
+    ("def make(): return nn.BatchNorm2d(5)", DataError,
+     ["the network (BatchNorm2d) takes 5 channels in the second axis, got (1, 3, 4, 4)"]),
+    ("""
+    def make(width, depth=2, *more, name="x"): return body()
+    """, ModelError, ["net.py:make: a factory is called without arguments, but make(width, depth=2, *more, name='x') "
+                      "in ", "net.py:", " needs width; ", "def make(): return make(width=...)"]),
+    ("""
+    class make(nn.Linear):
+        def __init__(self, width, *, depth):
+            super().__init__(width, depth)
+    """, ModelError, ["make(width, *, depth)", " needs width, depth; "]),
+    ("def make(): raise ValueError('\\n one\\n\\ntwo\\nthree')", ModelError,
+     ["net.py:make() failed with ValueError: one (", "; --debug shows the other 2 lines)"]),
     ("def make(): return nn.LSTM(4, 3)", DataError, ["running the model on the calibration inputs"]),
     ("""
     class Nested(nn.Linear):
@@ -292,9 +341,16 @@ def test_labels_are_not_looked_at_without_top1() -> None:
     class Branching(nn.Linear):
         def forward(self, x):
             y = super().forward(x.flatten(1)[:, :4])
-            return y if y.sum() > 0 else -y
+            return y if y.abs().sum() >= 0 else -y
     def make(): return Branching(4, 3)
-    """, ModelError, ["the conversion (the model must pass torch.export", "no branches on values"]),
+    """, ModelError, ["net.py:", ": 'return y if y.abs().sum() >= 0 else -y' depends on the values of the inputs",
+                      "write it with torch.where"]),
+    ("""
+    class Numpy(nn.Linear):
+        def forward(self, x):
+            return torch.from_numpy(super().forward(x.flatten(1)[:, :4]).numpy())
+    def make(): return Numpy(4, 3)
+    """, ModelError, ["the conversion (the model must pass torch.export", "net.py:"]),
 ])
 def test_a_model_that_does_not_work_is_refused_in_one_message(
         source: str, error: type[Exception], expected: list[str], study: Study) -> None:
@@ -310,7 +366,9 @@ def test_a_model_that_does_not_work_is_refused_in_one_message(
     ("data(test=(X, Y + 1))", "net.py:given: test: labels out of range: the model has 3 classes"),
     ("data(validation=(X, Y - 1))", "net.py:given: validation: labels out of range"),
     ("data(calibration=X[:, :2], validation=(X[:, :2], Y), test=(X[:, :2], Y))",
-     "running the model on the calibration inputs (input (1, 2, 4, 4) float32)"),
+     "its layer '0' (Conv2d) takes 3 channels in the second axis, got (1, 2, 4, 4)"),
+    ("{k: tuple((v.transpose(0, 2, 3, 1), Y)) if k != 'calibration' else v.transpose(0, 2, 3, 1) for k, v in "
+     "zip(data(), (X, X, X))}", "PyTorch's images are channels first, (N, C, H, W)"),
     ("1 / 0", "net.py:given() failed with ZeroDivisionError"),
     ("[X, Y]", "net.py:given returned list"),
     ("{k: ({'picture': v[0]}, v[1]) if isinstance(v, tuple) else {'picture': v} for k, v in data().items()}",
@@ -373,6 +431,12 @@ def test_an_archive_is_taken_with_a_fixed_or_a_free_batch(study: Study, pool: Pr
     assert one.parameters == free.parameters == 4 * 27 + 4 + 15
     graph = read_graph(study.blobs.path(one.float_model))
     assert [op.kind for op in graph.operators] == ["CONV_2D", "MEAN", "FULLY_CONNECTED"]
+    study.write("wide.py", textwrap.dedent(HEAD).replace("size=(6, 3, 4, 4)", "size=(6, 3, 5, 5)"))
+    for model in ("one.pt2", "free.pt2"):
+        with pytest.raises(DataError, match=r"takes input \(N, 3, 4, 4\), got \(N, 3, 5, 5\); give data of the size"):
+            study.prepare(model, "wide.py:data")
+    with pytest.raises(DataError, match=r"the model takes images \(N, 1, 28, 28\), got \(N, 3, 5, 5\)"):
+        study.prepare("demo:transformer", "wide.py:data")
 
 
 @pytest.mark.parametrize(("name", "expected"), [

@@ -18,13 +18,17 @@ def ev(latency_ms: float, top1: float, size: int = 1000, **metrics: float) -> Ev
     ("  mAP@0.5 >= +1e-2  ", Requirement("mAP@0.5", 0.01)),
     ("f1 >= .5abs", Requirement("f1", 0.5, absolute=True)),
     ("f1 >= 1.", Requirement("f1", 1.0)),
+    ("top1 >= -0.01", Requirement("top1", -0.01)),
+    ("top-5 >= 0", Requirement("top-5", 0.0)),
+    ("précision >= 0", Requirement("précision", 0.0)),
 ])
 def test_requirements_are_read(text: str, expected: Requirement) -> None:
     assert Requirement.parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "top1", "top1 > 0.9", "top1 <= 0.9", "top1 >= ", "top1 >= x", ">= 0.9",
-                                  "top1 >= 1.2.3", "top1 >= .", "top1 >= 0.9 rel", "a b >= 1", "top1 >= nan"])
+                                  "top1 >= 1.2.3", "top1 >= .", "top1 >= 0.9 rel", "a b >= 1", "top1 >= nan",
+                                  "top1 >= inf", "top1 >= 1e400", "1top >= 0"])
 def test_other_text_is_refused_showing_both_forms(text: str) -> None:
     with pytest.raises(ValueError, match="relative to float32") as caught:
         Requirement.parse(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recipes.boundary import foreign
+from recipes.boundary import foreign, origin
 from recipes.compilers.tflite.edit import rename
 from recipes.compilers.tflite.graph import Graph, Port, read_graph
 from recipes.compilers.tflite.movements import without_needless_movements
@@ -34,6 +34,7 @@ def convert(network: Network, example: Mapping[str, Array], positional: bool) ->
         ModelError: when the network does not run, export or convert.
     """
     import litert_torch
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     given, positional = network.arrange(tensors(example, 0, 1), positional)
     with foreign("running the model on the first calibration input", ModelError):
@@ -45,7 +46,13 @@ def convert(network: Network, example: Mapping[str, Array], positional: bool) ->
                    for tensor, last in zip(given.values(), last_in, strict=True))
     with foreign("the conversion (the model must pass torch.export: no branches on values, no changing shapes)",
                  ModelError):
-        data = bytes(litert_torch.convert(module, sample).model_content())
+        try:
+            data = bytes(litert_torch.convert(module, sample).model_content())
+        except GuardOnDataDependentSymNode as error:
+            frame = origin(error)
+            raise ModelError(f"{frame.filename}:{frame.lineno}: '{frame.line}' depends on the values of the inputs, "
+                             "and a compiled model has one path for all inputs; write it with torch.where, or move "
+                             "it out of the model") from error
         data = with_own_outputs(without_needless_movements(rename(data, _shorter_names(module))))
     return data, float_ports(read_graph(data), tuple(given), last_in, last_out)
 
