@@ -142,7 +142,7 @@ class StudyPlot(TypedDict):
 
 @strict
 class StudyRemoved(TypedDict):
-    """`orchestrator studies rm NAME`."""
+    """`orchestrator studies remove NAME`."""
 
     schema: Literal[1]
     study: str

@@ -133,7 +133,7 @@ def _meaning(engine: Engine) -> Iterator[None]:
                 raise StoreBusy(f"{place}: another process kept it locked for longer than we wait; see which "
                                 "processes use it, then run the command again") from error
             case sqlite3.SQLITE_FULL:
-                raise DiskFull(f"{place}: no space left to write to; free some (orchestrator studies rm), "
+                raise DiskFull(f"{place}: no space left to write to; free some (orchestrator studies remove), "
                                "then continue with --resume") from error
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
                 raise StoreUnusable(f"{place}: cannot be opened for writing ({error.orig}); check its owner "
