@@ -39,7 +39,8 @@ def print_study(document: StudyShow, view: StudyView, console: Console) -> None:
     """Print the goal, the result and every trial."""
     study, counts = document["study"], document["study"]["trials"]
     others = ", ".join(f"{number} {word}" for word, number in (
-        ("infeasible", counts["infeasible"]), ("failed", counts["failed"]), ("running", counts["running"])) if number)
+        ("infeasible", counts["infeasible"]), ("failed", counts["failed"]),
+        ("running" if study["status"] == "running" else "unfinished", counts["running"])) if number)
     asked = ", ".join(f"{word} {value}" for word, value in (
         ("budget", study["budget"]), ("size budget", study["size_budget"]), ("max drop", study["max_drop"]),
         ("require", "; ".join(view.config.require) or None)) if value is not None)

@@ -209,9 +209,11 @@ class TestTables:
     def test_an_unfinished_simulated_study_says_so(self, own: Path, tmp_path: Path) -> None:
         with sqlite3.connect(own / DATABASE_NAME) as database:
             database.execute("UPDATE study SET status = 'INTERRUPTED', document = NULL")
+            database.execute("UPDATE trial SET state = 'RUNNING' WHERE number = 2")
         database.close()
         printed = run("studies", "show", STUDY, "--store", own, cwd=tmp_path).stdout
         assert "No result" in printed
+        assert "1 unfinished" in printed
         assert "Latencies are simulated (a roofline model), not measured." in printed
 
     def test_show_prints_the_result_and_the_reasons(self, made: Store, tmp_path: Path) -> None:
