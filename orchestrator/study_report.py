@@ -40,7 +40,7 @@ def print_study(document: StudyShow, view: StudyView, console: Console) -> None:
     study, counts = document["study"], document["study"]["trials"]
     others = ", ".join(f"{number} {word}" for word, number in (
         ("infeasible", counts["infeasible"]), ("failed", counts["failed"]),
-        ("running" if study["status"] == "running" else "unfinished", counts["running"])) if number)
+        ("running" if study["status"] == "RUNNING" else "unfinished", counts["running"])) if number)
     asked = ", ".join(f"{word} {value}" for word, value in (
         ("budget", study["budget"]), ("size budget", study["size_budget"]), ("max drop", study["max_drop"]),
         ("require", "; ".join(view.config.require) or None)) if value is not None)
