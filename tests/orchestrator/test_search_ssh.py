@@ -165,7 +165,7 @@ def test_a_search_over_ssh_survives_a_lost_connection(litert: Board, tmp_path: P
     assert document["baselines_absent"] == []
     assert document["infeasible"] == []
     log = (tmp_path / ".orchestrator" / "logs" / "s.log").read_text()
-    assert "measuring failed" in log
+    assert "running a candidate failed" in log
 
 
 def test_a_whole_search_with_tflite_runtime_and_numpy_1(tflite_runtime: Board, tmp_path: Path) -> None:
