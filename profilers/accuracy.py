@@ -14,6 +14,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from device_farm.local import LocalTransport
 from profilers.golden import EXAMPLES, Array
@@ -25,6 +27,10 @@ from recipes.models.dataset import Metric, Split, apply_metrics, load_data, top1
 from recipes.models.source import Reference
 from recipes.ports import Ports
 from search.candidate import Candidate
+from search.errors import InfeasibleCandidate
+
+ESTIMATED = 128
+"""Calibration examples on which a divergence is estimated; 64 rank as well as all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +110,63 @@ def score(inputs: EvaluationInputs, ports: Ports, outputs: Path, split: str) -> 
     return apply_metrics(_metrics(inputs.data, inputs.metrics), decoded, targets), len(targets)
 
 
-def run_reference(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str) -> tuple[Array, ...]:
-    """Return an artifact's outputs on a split, in the PyTorch model's layout."""
+def calibration_outputs(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate) -> Path:
+    """Keep a candidate's outputs on the calibration split as a blob (.npz `o0`, ...). Raises InfeasibleCandidate."""
+    built = build(builder, candidate)
+    outputs = run_reference(inputs, built.artifact, built.ports, "calibration", ESTIMATED)
+    path = _scratch() / "calibration_outputs.npz"
+    tensors: dict[str, Any] = {f"o{i}": array for i, array in enumerate(outputs)}
+    np.savez(path, **tensors)
+    return BlobStore(inputs.blob_folder).put_file(path).path
+
+
+def divergence(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate, reference: Path) -> float:
+    """Return how far a candidate's outputs on the calibration split are from the reference's.
+
+    See search.HostOracle. `reference` is what `calibration_outputs` wrote. Raises InfeasibleCandidate.
+    """
+    built = build(builder, candidate)
+    found = run_reference(inputs, built.artifact, built.ports, "calibration", ESTIMATED)
+    pairs = zip(_arrays(reference), found, strict=True)
+    return float(np.mean([output_divergence(expected, outputs) for expected, outputs in pairs]))
+
+
+@lru_cache(maxsize=2)
+def _arrays(path: Path) -> tuple[Array, ...]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return tuple(arrays[f"o{i}"] for i in range(len(arrays.files)))
+
+
+def output_divergence(expected: Array, found: Array) -> float:
+    """Return the mean KL divergence (nats) of class scores (examples, classes), else the normalised squared error.
+
+    Scores are probabilities when they are not negative and sum to one, else logits. Raises InfeasibleCandidate
+    for NaN.
+    """
+    one, two = expected.astype(np.float64), found.astype(np.float64)
+    if not np.isfinite(two).all():
+        raise InfeasibleCandidate("its outputs on the calibration inputs are not finite")
+    if one.ndim == 2 and one.shape[1] > 1:
+        p, q = _log_scores(one, one), _log_scores(two, one)
+        return max(0.0, float((np.exp(p) * (p - q)).sum(1).mean()))
+    return float(((two - one) ** 2).mean() / max(float(one.var()), 1e-12))
+
+
+def _log_scores(scores: NDArray[np.float64], judged: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log probabilities; whether scores are probabilities already is judged by the reference."""
+    if bool((judged >= 0).all()) and np.allclose(judged.sum(1), 1, atol=1e-3):
+        shares = np.clip(scores, 1e-7, None)
+        scaled: NDArray[np.float64] = np.log(shares / shares.sum(1, keepdims=True))
+        return scaled
+    found: NDArray[np.float64] = log_softmax(scores, axis=1)
+    return found
+
+
+def run_reference(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str,
+                  limit: int | None = None) -> tuple[Array, ...]:
+    """Return an artifact's outputs on a split (on its first `limit` examples), in the PyTorch model's layout."""
     outputs = _scratch() / "reference.npz"
-    _runner(inputs.runtime, inputs.agent).run(artifact, _encoded(inputs, split, ports), outputs)
+    _runner(inputs.runtime, inputs.agent).run(artifact, _encoded(inputs, split, ports), outputs, limit)
     with np.load(outputs, allow_pickle=False) as arrays:
         return ports.decode({name: arrays[name] for name in arrays.files})
 

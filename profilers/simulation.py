@@ -25,7 +25,8 @@ from recipes.compilers.tflite.legal import FOLLOWERS
 
 UNPACKED_INT4 = "INT4 unpacked"
 """Weight-only int4: a float operator whose weights are dequantised in every run."""
-_BITS = {"FLOAT32": 32, "FLOAT16": 16, "INT32": 32, "INT16": 16, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT4": 4, "INT2": 2}
+_BITS = {"FLOAT32": 32, "FLOAT16": 16, "INT32": 32, "INT16": 16, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT4": 4, "INT2": 2,
+         UNPACKED_INT4: 4}
 _WIDEST_BITS = 64
 
 
@@ -54,9 +55,15 @@ class Roofline:
 
     def seconds(self, graph: Graph, threads: int = 1) -> float:
         """Return the time of one run, without noise."""
-        return sum(self._operator(graph, op, threads) for op in graph.operators if graph.activations(op))
+        return sum(self.operator_s(graph, op, threads) for op in graph.operators if graph.activations(op))
 
-    def _operator(self, graph: Graph, op: Operator, threads: int) -> float:
+    def conversion_s(self, elements: int, threads: int = 1) -> float:
+        """Return the time of quantising or dequantising so many float32 values."""
+        cycles = elements / self._rate("QUANTIZE", "FLOAT32") / min(threads, self.cores)
+        return max(cycles / self.clock_hz, 5 * elements / self.bandwidth_bytes_s) + self.overhead_s
+
+    def operator_s(self, graph: Graph, op: Operator, threads: int = 1) -> float:
+        """Return the time of one operator."""
         cycles = self._cycles(graph, op) / min(threads, self.cores)
         touched = (graph.tensors[t] for t in (*op.inputs, *op.outputs) if t >= 0)
         traffic_bytes = sum(t.elements * _BITS.get(t.dtype, _WIDEST_BITS) for t in touched) / 8

@@ -87,7 +87,8 @@ def search(
         parser=whole, metavar="<int>", help="Candidates to time, baselines included. [default: 48]",
         rich_help_panel=_WORK)] = None,
     time: Annotated[str | None, typer.Option(help="Stop after, e.g. 30m.", rich_help_panel=_WORK)] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe or random. [default: tpe]", rich_help_panel=_WORK)] = None,
+    sampler: Annotated[str | None, typer.Option(
+        help="tpe, adaptive or random. [default: tpe]", rich_help_panel=_WORK)] = None,
     compiler: Annotated[str | None, typer.Option(help="tflite. [default: tflite]", rich_help_panel=_WORK)] = None,
     threads: Annotated[int | None, typer.Option(
         parser=whole, metavar="<int>", help="Threads on the board. [default: 1]", rich_help_panel=_WORK)] = None,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store.records import Purpose
+from orchestrator.store.records import Purpose, TrialRole
 from orchestrator.store.store import Store
 
 
@@ -39,3 +39,18 @@ def test_a_tail_gets_the_runs_that_it_needs(tmp_path: Path) -> None:
     timed = [len(m.measurement.wall_ns) for h in histories for m in h.measurements]
     assert timed
     assert min(timed) >= 100
+
+
+def test_the_adaptive_sampler_finds_goes_on_and_never_repeats(tmp_path: Path) -> None:
+    first = search(tmp_path, "--sampler", "adaptive", "--budget", "0.97x:int8", "--measurements", "13")
+    assert first["goal_met"] is True
+    search(tmp_path, "--measurements", "16", "--resume")
+    with Store.open(tmp_path / "store") as store:
+        histories = store.histories(store.study("more").id)
+    proposed = [h for h in histories if h.trial.role is TrialRole.SEARCH]
+    assert len(proposed) >= 4
+    assert len({h.trial.candidate_id for h in histories}) == len(histories)
+    int8 = next(h for h in histories if h.trial.label == "int8").latency_s
+    assert int8 is not None
+    latencies = [h.latency_s for h in proposed if h.latency_s is not None]
+    assert min(latencies) < 0.97 * int8, "no proposal met the budget"

@@ -1,0 +1,278 @@
+"""The adaptive engine: the solver against brute force, the latency model, and the proposer's contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.adaptive.engine import key_of
+from search.adaptive.graph import Graph, Option, Site
+from search.adaptive.latency import LatencyModel, Profile, Reading
+from search.adaptive.quality import measure_sensitivity
+from search.adaptive.solver import Problem, solve
+from search.candidate import Candidate
+from search.goal import Goal
+from search.proposers.adaptive import AdaptiveProposer
+from search.proposers.base import Proposer
+from search.space import SearchSpace
+from tests.search.adaptive_spaces import (
+    AdditiveOracle,
+    chain,
+    every,
+    flat_prior,
+    losses,
+    random_graph,
+    random_tables,
+    totals,
+)
+from tests.search.proposer_contract import BUDGET, ProposerContract
+from tests.search.spaces import INT8, AdditiveBoard, mixed_space, wide_space
+
+OPTION = Option("float", "f", ("float",))
+
+
+# The solver
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 1.0))
+def test_the_solver_comes_near_brute_force_and_stays_within_the_budget(seed: int, tightness: float) -> None:
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, int(rng.integers(2, 6)), 4)
+    costs, table = random_tables(rng, graph), rng.uniform(0, 1, (graph.length, graph.width))
+    configs = every(graph)
+    known, lost = totals(costs, configs), losses(table, configs)
+    assert costs.total(configs) == pytest.approx(known)
+    limit = float(known.min() + tightness * (known.max() - known.min())) * (1 + 1e-9)
+    found = solve(Problem(graph, table, (costs,), (limit,)))
+    assert any(np.array_equal(found, config) for config in configs), "it must be a configuration that exists"
+    assert totals(costs, found[None])[0] <= limit
+    best = lost[known <= limit].min()
+    assert losses(table, found[None])[0] <= best + 0.15 * (lost.max() - lost.min()) + 1e-9
+
+
+def test_the_solver_is_exact_in_nine_cases_of_ten() -> None:
+    exact = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng, 5, 4)
+        costs, table = random_tables(rng, graph), rng.uniform(0, 1, (graph.length, graph.width))
+        configs = every(graph)
+        known, lost = totals(costs, configs), losses(table, configs)
+        limit = float(np.quantile(known, 0.3))
+        found = solve(Problem(graph, table, (costs,), (limit,)))
+        exact += bool(losses(table, found[None])[0] <= lost[known <= limit].min() + 1e-9)
+    assert exact >= 90
+
+
+def test_what_nothing_can_meet_is_answered_with_the_nearest() -> None:
+    rng = np.random.default_rng(4)
+    graph = random_graph(rng, 5, 4)
+    costs, table = random_tables(rng, graph), rng.uniform(0, 1, (graph.length, graph.width))
+    least = totals(costs, every(graph)).min()
+    found = solve(Problem(graph, table, (costs,), (float(least) / 2,)))
+    assert totals(costs, found[None])[0] <= 1.05 * least
+
+
+def test_two_resources_hold_together() -> None:
+    rng = np.random.default_rng(7)
+    graph = random_graph(rng, 5, 4)
+    one, two, table = random_tables(rng, graph), random_tables(rng, graph), rng.uniform(0, 1, (5, graph.width))
+    configs = every(graph)
+    limits = (float(np.quantile(totals(one, configs), 0.4)), float(np.quantile(totals(two, configs), 0.4)))
+    inside = (totals(one, configs) <= limits[0]) & (totals(two, configs) <= limits[1])
+    assert inside.any()
+    found = solve(Problem(graph, table, (one, two), limits))
+    assert (totals(one, found[None])[0], totals(two, found[None])[0]) <= limits
+    assert losses(table, found[None])[0] <= losses(table, configs[inside]).min() + 0.3
+
+
+# The graph
+
+
+@pytest.mark.parametrize(("sites", "message"), [
+    ((), "the search space is empty"),
+    ((Site("a", "conv", (OPTION,)), Site("a", "conv", (OPTION,), 0)), "unique, got twice: a"),
+    ((Site("a", "conv", (OPTION,), 1), Site("b", "conv", (OPTION,))), "'a' reads a site that comes after it"),
+    ((Site("a", "conv", (OPTION,), tied=True),), "'a' is tied to its source, but has none")])
+def test_what_is_no_network_is_refused(sites: tuple[Site, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Graph(sites)
+
+
+def test_a_site_without_options_is_refused() -> None:
+    with pytest.raises(ValueError, match="'a' has no option"):
+        Site("a", "conv", ())
+
+
+# The latency model
+
+
+def test_the_model_learns_what_the_prior_misses_and_knows_how_sure_it_is() -> None:
+    rng = np.random.default_rng(0)
+    graph = random_graph(rng, 8, 4)
+    prior = random_tables(rng, graph)
+    model = LatencyModel(prior)
+    factor = {"float": 1.5, "int8": 0.8, "int4": 1.1}
+
+    def true(config: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> float:
+        own, switching = prior.parts(config[None])
+        schemes = [site.options[o].scheme for site, o in zip(graph.sites, config, strict=True)]
+        return float(sum(c * factor[s] for c, s in zip(own[0], schemes, strict=True)) + switching.sum())
+
+    def some(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        rows = np.array([[rng.integers(len(site.options)) for site in graph.sites] for _ in range(count)])
+        return graph.settle(rows)
+
+    tests = some(200)
+    truth = np.array([true(c) for c in tests])
+    errors = []
+    for count in (0, 10, 60):
+        while len(model.readings) < count:
+            config = some(1)[0]
+            noisy = true(config) * float(np.exp(0.02 * rng.normal()))
+            spike = 1.3 if len(model.readings) in (7, 31) else 1.0
+            model.readings.append(Reading(tuple(int(o) for o in config), noisy * spike))
+        mean, deviation = model.posterior().predict(tests)
+        errors.append(float(np.median(abs(mean / truth - 1))))
+        covered = float(np.mean(abs(truth - mean) <= 2 * deviation))
+        assert covered >= 0.8, count
+    assert errors[0] > 2 * errors[1] > 3 * errors[2]
+    assert errors[2] < 0.015
+    assert 0.01 <= model.posterior().noise <= 0.04, "two spikes must not make the board look loud"
+
+
+def test_a_profile_tells_the_sites_apart() -> None:
+    rng = np.random.default_rng(3)
+    graph = random_graph(rng, 6, 3)
+    prior = random_tables(rng, graph)
+    config = every(graph)[0]
+    own, switching = (part[0] for part in prior.parts(config[None]))
+    truth = own * rng.uniform(0.7, 1.4, graph.length)
+    for e, (_, b) in enumerate(graph.edges):
+        truth[b] += switching[e]
+    model = LatencyModel(prior)
+    model.profiles.append(Profile(tuple(int(o) for o in config), tuple(float(t) + 1e-2 for t in truth), 1e-2))
+    found = model.posterior().tables().parts(config[None])[0][0]
+    assert abs(found - own).sum() > 0.1 * own.sum()
+    wrong = [abs(costs + sum(switching[e] for e, (_, b) in enumerate(graph.edges) if b == s) - truth[s])
+             for s, costs in enumerate(found)]
+    assert sum(wrong) < 0.35 * float(abs(prior_sites(own, switching, graph) - truth).sum())
+
+
+def prior_sites(own: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+                switching: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+                graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return the prior's cost of every site with what comes in."""
+    return np.array([cost + sum(switching[e] for e, (_, b) in enumerate(graph.edges) if b == s)
+                     for s, cost in enumerate(own)])
+
+
+# Sensitivity
+
+
+def test_the_effects_of_attributes_add_up_and_take_few_passes() -> None:
+    schemes = [("w32", "a32"), ("w8", "a32"), ("w4", "a32"), ("w8", "a8"), ("w4", "a8")]
+    options = tuple(Option("-".join(s), s[1], (*s, f"p{level}"), level) for level in range(3) for s in schemes)
+    graph = Graph(tuple(Site(f"s{i}", "conv", options, i - 1) for i in range(3)))
+    effect = {"w32": 0.0, "w8": 0.1, "w4": 0.5, "a32": 0.0, "a8": 0.2, "p0": 0.0, "p1": 0.3, "p2": 0.7}
+    asked = []
+
+    def divergence(configs: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> np.ndarray[
+            tuple[int, ...], np.dtype[np.float64]]:
+        asked.append(len(configs))
+        return np.array([sum((s + 1) * sum(effect[a] for a in options[o].attributes) for s, o in enumerate(config))
+                         for config in configs])
+
+    found = measure_sensitivity(graph, divergence, np.zeros(3, np.int64), least=0.0)
+    assert sum(asked) == 1 + 3 * 5, "w8, w4, a8, p1, p2 of every site, and the center"
+    for site in range(3):
+        for o, option in enumerate(options):
+            assert found.table[site, o] == pytest.approx((site + 1) * sum(effect[a] for a in option.attributes))
+    elsewhere = measure_sensitivity(graph, divergence, np.full(3, 8))
+    assert elsewhere.predict(np.zeros((1, 3), np.int64))[0] == pytest.approx(0.0, abs=1e-9)
+
+
+# The proposer
+
+
+def make(space: SearchSpace, goal: Goal, seed: int = 0, threads: int = 1) -> AdaptiveProposer:
+    sites = chain(space)
+    return AdaptiveProposer(space, sites, flat_prior(space, sites), AdditiveOracle(space), goal, seed, threads)
+
+
+class TestAdaptive(ProposerContract):
+    def make(self, space: SearchSpace, goal: Goal, seed: int = 0, threads: int = 1) -> Proposer:
+        return make(space, goal, seed, threads)
+
+
+def best_within(space: SearchSpace, goal: Goal, measurements: int) -> float:
+    """Return the best accuracy that meets the goal, after float32 and so many proposals."""
+    proposer, board = make(space, goal), AdditiveBoard(space)
+    float32 = Candidate.of(space, {layer.name: layer.choices[0] for layer in space.layers})
+    proposer.tell(float32, board.evidence(float32))
+    found = 0.0
+    for _ in range(measurements):
+        candidate = proposer.propose()
+        assert candidate is not None
+        evidence = board.evidence(candidate)
+        proposer.tell(candidate, evidence)
+        if goal.feasible(evidence):
+            found = max(found, evidence.metrics[goal.objective])
+    return found
+
+
+def test_eight_measurements_find_what_enumeration_finds() -> None:
+    space = wide_space(6)
+    board = AdditiveBoard(space)
+    goal = Goal("top1", latency_budget_s=0.0008)
+    sites = chain(space)
+    everything = [board.evidence(Candidate.of(space, {
+        layer.name: layer.choices[int(o)] for layer, o in zip(space.layers, picks, strict=True)}))
+        for picks in every(sites)]
+    optimum = max(e.metrics["top1"] for e in everything if goal.feasible(e))
+    assert best_within(space, goal, 8) >= optimum - 0.001
+
+
+def test_a_size_budget_holds() -> None:
+    space = wide_space(6)
+    goal = Goal("top1", latency_budget_s=0.001, size_budget_bytes=5500)
+    assert best_within(space, goal, 8) > 0.8
+
+
+def test_without_a_budget_the_fastest_is_found() -> None:
+    space = wide_space(6)
+    board = AdditiveBoard(space)
+    goal = Goal("top1", minimum={"top1": 0.88})
+    proposer = make(space, goal)
+    float32 = Candidate.of(space, {layer.name: layer.choices[0] for layer in space.layers})
+    proposer.tell(float32, board.evidence(float32))
+    fastest = board.evidence(float32).latency_s
+    for _ in range(12):
+        candidate = proposer.propose()
+        assert candidate is not None
+        evidence = board.evidence(candidate)
+        proposer.tell(candidate, evidence)
+        if goal.feasible(evidence):
+            fastest = min(fastest, evidence.latency_s)
+    sites = chain(space)
+    everything = [board.evidence(Candidate.of(space, {
+        layer.name: layer.choices[int(o)] for layer, o in zip(space.layers, picks, strict=True)}))
+        for picks in every(sites)]
+    assert fastest <= 1.05 * min(e.latency_s for e in everything if goal.feasible(e))
+
+
+def test_layers_with_one_choice_are_no_obstacle() -> None:
+    space = mixed_space()
+    narrow = SearchSpace("tflite", tuple(
+        layer if index else type(layer)(layer.name, layer.kind, (INT8,), layer.weights)
+        for index, layer in enumerate(space.layers)))
+    candidate = make(narrow, BUDGET).propose()
+    assert candidate is not None
+    assert candidate.layers[0][1] == INT8
+
+
+def test_keys_tell_configurations_apart() -> None:
+    assert key_of(np.array([0, 1])) == key_of(np.array([0, 1], np.int32)) != key_of(np.array([1, 0]))
