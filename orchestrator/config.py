@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,20 +33,21 @@ class StudyConfig(BaseModel):
     device: str = Field("local", description="A board's name or a kind in the inventory; or local, sim.")
     budget: str | None = Field(None, description="Latency: 10ms, 0.5x (of float32) or 0.6x:int8.")
     size_budget: str | None = Field(None, description="Artifact size: 80KB or 0.8x:int8.")
-    max_drop: float | None = Field(None, ge=0, allow_inf_nan=False,
+    max_drop: float | None = Field(None, ge=0, strict=True, allow_inf_nan=False,
                                    description="Points of the objective that may be lost; 1 point is 0.01.")
     require: tuple[str, ...] = Field((), description="Constraints on metrics, e.g. 'recall_6 >= -0.01'.")
-    measurements: int = Field(48, ge=1, description="Distinct candidates to time, baselines included.")
+    measurements: int = Field(48, ge=1, strict=True, description="Distinct candidates to time, baselines included.")
     time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
     compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
     sampler: Literal["adaptive", "tpe", "random"] = Field("tpe", description="Proposer.")
-    seed: int = Field(0, ge=0, description="Seed of the proposer.")
-    threads: int = Field(1, ge=1, le=64, description="Threads of the runtime on the board.")
+    seed: int = Field(0, ge=0, strict=True, description="Seed of the proposer.")
+    threads: int = Field(1, ge=1, le=64, strict=True, description="Threads of the runtime on the board.")
     io: Literal["float", "int8"] = Field("float", description="Type of the artifact's inputs and outputs.")
     accuracy: str = Field("host", description="Where accuracy is evaluated: host, or board:N (N examples).")
     baselines: Literal["all", "needed"] = Field("all", description="Uniform recipes to measure first.")
     latency_stat: Literal["median", "p90", "p99", "mean"] = Field("median", description="What the budget limits.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Probability with which the budget must be met.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, strict=True,
+                              description="Probability with which the budget must be met.")
 
     @field_validator("budget")
     @classmethod
@@ -110,7 +111,8 @@ CHANGEABLE = ("budget", "size_budget", "max_drop", "require", "measurements", "t
 
 EXPECTED = {
     "schema": f"{STUDY_SCHEMA}, the version of this format",
-    "study": "a name of at most 80 letters, digits, '.', '_' and '-' that begins with a letter or digit",
+    "study": "a name (in quotes if it is a number) of at most 80 letters, digits, '.', '_' and '-' that begins with "
+             "a letter or digit",
     "model": "demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, or the path of a .pt2 or .tflite file",
     "data": "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
     "device": "a board's name or kind, or local, sim",
@@ -123,7 +125,7 @@ EXPECTED = {
     "seed": "a whole number that is 0 or more",
     "threads": "a whole number from 1 to 64",
     "accuracy": "host, or board:N with the number of examples, e.g. board:500",
-    "confidence": "a probability between 0.5 and 1, e.g. 0.95",
+    "confidence": "a probability above 0.5 and below 1, e.g. 0.95",
 }
 """What may stand at a key that is no choice, for messages."""
 
@@ -150,9 +152,34 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
         raise UsageError("\n".join(dict.fromkeys(_problem(e, file, given) for e in error.errors()))) from error
 
 
+def differing(file: Path | None, stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Say which keys of a study file a resumed study does not take: it keeps what it was started with."""
+    if file is None:
+        return []
+    found = StudyConfig.model_validate(_read(file) | {"study": stored["study"]}).model_dump(mode="json", by_alias=True)
+    written = {key: value for key, value in found.items() if key in _read(file)}
+    return [f"{file}: {key} is {value} there, but the study was started with {stored.get(key)}, which stays; "
+            f"--{key.replace('_', '-')} changes it" if key in CHANGEABLE else
+            f"{file}: {key} is {value} there, but the study was started with {stored.get(key)}, which cannot change"
+            for key, value in written.items() if key not in given and key != "study" and stored.get(key) != value]
+
+
+class _OneOfEach(yaml.SafeLoader):
+    """Refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands there twice",
+                                                        key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(file.read_text("utf-8"))
+        found = yaml.load(file.read_text("utf-8"), _OneOfEach)  # noqa: S506 - a SafeLoader
     except FileNotFoundError as error:
         raise UsageError(f"--config {file}: no such file; 'orchestrator init' writes a study.yaml to start "
                          "from") from error

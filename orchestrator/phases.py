@@ -97,6 +97,8 @@ def resolve_goal(config: StudyConfig, objective: str, baselines: dict[str, Evide
 
 def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
     """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave."""
+    if loop.stop():
+        return
     bench.progress.phase("measuring the per-operator-kind seeds")
     baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}
     planned = [n for n in seeds(bench.layers.space, bench.config.threads) if n.candidate.id not in baselines]
@@ -108,6 +110,8 @@ def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
 
 def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> None:
     """Measure what the proposer proposes until the allowance is spent or nothing new is left."""
+    if loop.stop():
+        return
     bench.progress.phase(f"searching ({bench.config.sampler})")
     proposer = make_proposer(bench, loop, goal)
     for found in loop.found.values():
@@ -127,7 +131,8 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> No
     loop.run(proposals(), bench.config.measurements, learn)
     if loop.measured < bench.config.measurements and not loop.stop():
         bench.progress.note(f"stopped after {loop.measured} of {bench.config.measurements} measurements: the proposer "
-                            "finds no new candidate among the choices that the measured recipes leave")
+                            "finds nothing new; it leaves out the formats that the baselines showed to be slower and "
+                            "no more accurate")
 
 
 def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:

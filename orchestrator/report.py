@@ -22,14 +22,15 @@ def print_report(document: Document, console: Console) -> None:
         console.print(SIMULATED)
     rows = _rows(document)
     console.print(_table(document, objective, rows))
-    if any(not entry["latency_s"]["confirmed"] for _, entry in rows):
-        console.print("~ measured once, in the search; the others were confirmed side by side")
     widened = max((len(e["widened"]) for e in document["baselines"]), default=0)
     if widened:
         console.print(f"* up to {counted(widened, 'layer')} took the next wider legal format", highlight=False)
     front = [e for e in document["pareto"] if e["candidate_id"] != (document["winner"] or {}).get("candidate_id")]
     if front:
         console.print(_pareto(document, objective))
+    shown = [*(entry for _, entry in rows), *(document["pareto"] if front else [])]
+    if any(not entry["latency_s"]["confirmed"] for entry in shown):
+        console.print("~ measured once, in the search; the others were confirmed side by side")
     for entry in document["baselines_absent"]:
         console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
     console.print(_verdict(document))
@@ -64,7 +65,8 @@ def _pareto(document: Document, objective: str) -> Table:
     table = figures_table(("candidate",), ("latency", "size", f"{objective} val"), "Pareto front")
     for entry in document["pareto"]:
         table.add_row(Name(str(entry["name"] or entry["candidate_id"])),
-                      show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
+                      ("" if entry["latency_s"]["confirmed"] else "~")
+                      + show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}")
     return table
 

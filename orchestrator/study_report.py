@@ -138,5 +138,7 @@ def _confirmed(entry: Entry, text: str) -> str:
 
 
 def _note_unconfirmed(entries: Iterable[Entry], console: Console) -> None:
-    if any(not entry["latency_s"]["confirmed"] for entry in entries):
-        console.print("~ measured once, in the search; the others were confirmed side by side")
+    confirmed = {entry["latency_s"]["confirmed"] for entry in entries}
+    if False in confirmed:
+        console.print("~ measured once, in the search" + (
+            "; the others were confirmed side by side" if True in confirmed else "; nothing is confirmed yet"))

@@ -71,6 +71,7 @@ class StudyRun:
         self._limit_s = parse_seconds(config.time) if config.time else None
         self._proposing = False
         self._measuring = False
+        self._told_late = False
 
     def run(self) -> tuple[Outcome, Document]:
         """Do the whole job; the document and the winner's bundle are in the store then.
@@ -82,7 +83,9 @@ class StudyRun:
             BundleError: the winner's bundle cannot be written.
             KeyboardInterrupt: Ctrl-C before there was anything to report, or twice.
         """
-        if not self._resume:
+        if self._resume:
+            self._refuse_changes()
+        else:
             self._refuse_existing()
         workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress, self._stop)
         with self._graceful(), workbench as bench:
@@ -139,6 +142,22 @@ class StudyRun:
             raise UsageError(f"--study {self._config.study!r} exists in {self._store.folder}; continue it with "
                              "--resume, or choose another --study NAME")
 
+    def _refuse_changes(self) -> None:
+        """Refuse what a resume may not change, before anything is prepared. Raises UsageError, StudyNotFound."""
+        study = self._store.study(self._config.study)
+        config = self._config.model_dump(mode="json", by_alias=True)
+        changed = [f"{key} (it has {study.config.get(key)}, asked for is {value})" for key, value in config.items()
+                   if study.config.get(key) != value and key not in CHANGEABLE]
+        if changed:
+            raise UsageError(f"study {study.name!r} cannot be continued with another {', '.join(changed)}; on resume "
+                             f"only {', '.join(CHANGEABLE)} may change; start a new --study")
+        board = self._inventory.find(self._config.device)
+        kinds = {m.measurement.kind for h in self._store.histories(study.id) for m in h.measurements} - {board.kind}
+        if kinds:
+            raise UsageError(f"study {study.name!r} was measured on {', '.join(sorted(kinds))}; --device "
+                             f"{self._config.device} is of kind {board.kind}, and latencies of two kinds cannot be "
+                             "compared; start a new --study")
+
     def _check_metrics(self, bench: Workbench) -> None:
         """Refuse a constraint on a metric that nobody measures, before anything is built. Raises UsageError."""
         for requirement in (Requirement.parse(text) for text in self._config.require):
@@ -158,10 +177,6 @@ class StudyRun:
             if study.space != space:
                 raise UsageError(f"study {study.name!r} has another search space: the board's runtime or the compiler "
                                  "has changed; start a new --study")
-            changed = [k for k, v in config.items() if study.config.get(k) != v and k not in CHANGEABLE]
-            if changed:
-                raise UsageError(f"study {study.name!r} was started with another {', '.join(changed)}; on resume only "
-                                 f"{', '.join(CHANGEABLE)} may change")
             study = self._store.claim(study.id)
             for key in CHANGEABLE:
                 if study.config.get(key) != config[key]:
@@ -194,6 +209,9 @@ class StudyRun:
 
     def _enough(self) -> bool:
         late = self._limit_s is not None and time.monotonic() - self._started > self._limit_s
+        if late and self._proposing and not self._told_late:
+            self._told_late = True
+            self._progress.note(f"--time {self._config.time} is over: nothing more is proposed")
         return (late and self._proposing) or self._stop.is_set()
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -58,8 +58,9 @@ def exit_codes(log_file: Path | None = None, resume: Callable[[], str | None] = 
             raise fail(f"{error}{again() if code == INFRASTRUCTURE else ''}", code) from error
         where = "run again with --debug for details"
         if log_file is not None:
-            logging.getLogger(__name__).exception("unforeseen")
-            where = f"details: {log_file}"
+            with suppress(OSError):  # the log itself may be what cannot be written
+                logging.getLogger(__name__).exception("unforeseen")
+                where = f"details: {log_file}"
         raise fail(f"internal error: {type(error).__name__}: {error}\n"
                    f"This is a defect, please report it; {where}{again()}", INFRASTRUCTURE) from error
 

@@ -114,7 +114,7 @@ def search(
     """Find the best per-layer bit-widths for a network on a board, by measuring candidates there."""
     here = Path.cwd()
     with exit_codes(debug=debug):
-        from orchestrator.config import DEFAULT_FILE, load_config
+        from orchestrator.config import DEFAULT_FILE, differing, load_config
         from orchestrator.errors import UsageError
 
         if config is None and model is None and (here / DEFAULT_FILE).is_file():
@@ -128,9 +128,11 @@ def search(
             "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines, "seed": seed,
             "study": study or (None if config else f"{datetime.now().astimezone():%Y%m%d-%H%M%S}")})
         if resume:
-            found = load_config(config, {**_stored(study or load_config(config, asked).study, store), **asked})
+            stored = _stored(study or load_config(config, asked).study, store)
+            found = load_config(config, {**stored, **asked})
+            ignored = differing(config, stored, asked)
         else:
-            found = load_config(config, asked)
+            found, ignored = load_config(config, asked), []
         base = config.parent.resolve() if config is not None else here
         boards = read_inventory(inventory)
         store_folder = store_place(store)
@@ -155,6 +157,8 @@ def search(
         with Store.open(store_folder) as at, progress:
             if config is None and model is None and not resume:
                 progress.note(f"no --model and no {DEFAULT_FILE} here: searching the demo network {found.model}")
+            for text in ignored:
+                progress.note(text)
             if dry_run:
                 document = measure_prices(at, boards, found, base, progress)
             else:

@@ -116,7 +116,12 @@ def _revision(connection: Connection, file: Path) -> str | None:
 @contextmanager
 def _first_opener(lock: Path) -> Iterator[None]:
     # Switching a new file to WAL fails, without waiting, when another process does the same.
-    with lock.open("a") as file:
+    try:
+        file = lock.open("a")
+    except OSError as error:
+        raise StoreUnusable(f"store {lock.parent}: cannot be written ({error.strerror}), which even looking at it "
+                            "needs; check the owner and the file system, or choose another with --store") from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -47,7 +47,8 @@ def find(session: Session, study: uuid.UUID | str) -> Study:
     if not names:
         raise StudyNotFound(f"no study is called {study!r}: the store is empty; is --store right?")
     near = difflib.get_close_matches(study, names, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"the newest are {', '.join(names[:3])}"
+    quoted = ", ".join(map(repr, near or names[:3]))
+    hint = f"did you mean {quoted}?" if near else f"the newest are {quoted}"
     raise StudyNotFound(f"no study is called {study!r}; {hint} ('orchestrator studies list' shows all)")
 
 

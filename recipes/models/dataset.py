@@ -193,7 +193,12 @@ def apply_metrics(metrics: Mapping[str, Metric], outputs: tuple[Array, ...], tar
     for name, metric in metrics.items():
         value: Any = None
         with foreign(f"the metric {name!r}", DataError):
-            value = float(metric(given, targets))
+            value = metric(given, targets)
+        try:
+            value = float(value)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the metric {name!r} returned {type(value).__name__}; expected one number, higher is "
+                            "better") from error
         if not np.isfinite(value):
             raise DataError(f"the metric {name!r} returned {value}; expected a finite number, higher is better")
         values[name] = value

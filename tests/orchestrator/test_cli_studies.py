@@ -352,7 +352,7 @@ class TestMessages:
                      ("recipes", "export", "--study", "residual-2", "--output", "x")):
             done = run(*verb, "--store", made.folder, cwd=tmp_path)
             assert done.returncode == 2, verb
-            assert "did you mean residual-1?" in done.stderr
+            assert "did you mean 'residual-1'?" in done.stderr
             assert "Traceback" not in done.stderr
             assert done.stdout == ""
 

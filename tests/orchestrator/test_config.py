@@ -10,7 +10,16 @@ import jsonschema
 import pytest
 import yaml
 
-from orchestrator.config import CHANGEABLE, EXPECTED, StudyConfig, expected, load_config, parse_accuracy, study_schema
+from orchestrator.config import (
+    CHANGEABLE,
+    EXPECTED,
+    StudyConfig,
+    differing,
+    expected,
+    load_config,
+    parse_accuracy,
+    study_schema,
+)
 from orchestrator.errors import UsageError
 from search.recipes import UNIFORM
 
@@ -103,15 +112,15 @@ def test_every_problem_is_told(tmp_path: Path) -> None:
     ("accuracy", "board:0", "expected host, or board:N"),
     ("accuracy", "moon:3", "expected host, or board:N"),
     ("latency_stat", "max", "expected median, p90, p99 or mean, got 'max'"),
-    ("confidence", 1.0, "expected a probability between 0.5 and 1, e.g. 0.95, got 1.0"),
-    ("confidence", 0.5, "expected a probability between 0.5 and 1, e.g. 0.95, got 0.5"),
-    ("confidence", float("nan"), "expected a probability between 0.5 and 1, e.g. 0.95, got nan"),
+    ("confidence", 1.0, "expected a probability above 0.5 and below 1, e.g. 0.95, got 1.0"),
+    ("confidence", 0.5, "expected a probability above 0.5 and below 1, e.g. 0.95, got 0.5"),
+    ("confidence", float("nan"), "expected a probability above 0.5 and below 1, e.g. 0.95, got nan"),
     ("baselines", "some", "expected all or needed, got 'some'"),
     ("require", ("top1 > 1",), "expected 'METRIC >= NUMBER'"),
     ("require", ("top1 >= 1e999",), "expected 'METRIC >= NUMBER'"),
     ("require", "top1 >= 1", "expected a list of constraints, e.g. ['recall_6 >= -0.01'], got 'top1 >= 1'"),
     ("budget", 10, "expected a latency with its unit"),
-    ("study", "../x", "expected a name of at most 80 letters"),
+    ("study", "../x", "expected a name (in quotes if it is a number) of at most 80 letters"),
     ("compiler", "gcc", "expected tflite, got 'gcc'"),
     ("seed", -1, "expected a whole number that is 0 or more, got -1"),
 ])
@@ -178,3 +187,29 @@ def test_the_schema_agrees_with_the_reader(tmp_path: Path) -> None:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**good, **bad}, schema)
         assert refusal(write(tmp_path, **bad))
+
+
+def test_a_key_that_stands_twice_and_values_of_another_kind_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    for lines, message in (("seed: 1\nseed: 2", "the key 'seed' stands there twice"),
+                           ("max_drop: true", "max_drop: expected a number of points"),
+                           ("threads: true", "threads: expected a whole number from 1 to 64, got True"),
+                           ('measurements: "5"', "measurements: expected a whole number that is 1 or more, got '5'"),
+                           ('confidence: "0.9"', "confidence: expected a probability above 0.5 and below 1"),
+                           ("study: 2026", "study: expected a name (in quotes if it is a number)")):
+        file.write_text(f"schema: 1\n{lines}\n")
+        with pytest.raises(UsageError) as caught:
+            load_config(file, {"study": "s"} if "study" not in lines else {})
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_resumed_study_says_which_keys_of_its_file_it_does_not_take(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("schema: 1\nstudy: mine\nbudget: 0.3x\nmax_drop: 2\nthreads: 4\nseed: 0\n")
+    stored = {"schema": 1, "study": "mine", "budget": "0.9x", "max_drop": None, "threads": 1, "seed": 0}
+    told = differing(file, stored, {"max_drop": 2.0})
+    assert told == [
+        f"{file}: budget is 0.3x there, but the study was started with 0.9x, which stays; --budget changes it",
+        f"{file}: threads is 4 there, but the study was started with 1, which cannot change"]
+    assert differing(None, stored, {}) == []

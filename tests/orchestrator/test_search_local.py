@@ -286,6 +286,7 @@ def test_accuracy_on_the_board_and_a_short_time(quick: Quick) -> None:
     assert document["interrupted"] is False
     assert [entry["name"] for entry in document["baselines"]] == ["float32"]
     assert document["measurements"] == 1, "after its time a search proposes nothing"
+    assert "--time 1ms is over" in ran.stderr
     record, histories = quick.histories("short")
     evaluations = [e for h in complete(histories) for e in h.evaluations]
     assert {(e.where, e.examples) for e in evaluations} == {("board", 200)}
@@ -311,11 +312,21 @@ def test_an_existing_study_is_continued_only_when_asked_and_only_as_itself(quick
     (quick.folder / "other.tflite").write_bytes(weights)
     other = quick.search(*quick.model(model="other.tflite"), "--resume", study="mine", model=False)
     assert other.code == 2
-    assert "study 'mine' was made with another model" in other.stderr
+    assert "with another model (it has separable.tflite, asked for is other.tflite)" in other.stderr
+    original = (quick.folder / "separable.tflite").read_bytes()
+    (quick.folder / "separable.tflite").write_bytes(weights)
+    other = quick.search("--resume", study="mine", model=False)
+    (quick.folder / "separable.tflite").write_bytes(original)
+    assert other.code == 2
+    assert "study 'mine' was made with another model (digest " in other.stderr
 
     io = quick.search("--resume", "--io", "int8", study="mine", model=False)
     assert io.code == 2
-    assert "study 'mine' was started with another io; on resume only budget, " in io.stderr
+    assert "study 'mine' cannot be continued with another io (it has float, asked for is int8)" in io.stderr
+    assert "on resume only budget, " in io.stderr
+    other_kind = quick.search("--resume", "--device", "sim", study="mine", model=False)
+    assert other_kind.code == 2
+    assert "study 'mine' was measured on local; --device sim is of kind sim" in other_kind.stderr
     assert quick.histories("mine")[1] == before
 
     more = quick.search("--resume", "--measurements", "4", "--budget", "0.7x", "--format", "json", study="mine",

@@ -238,7 +238,7 @@ def test_a_measurement_of_another_artifact_is_refused(store: Store, study: Study
 def test_names_of_studies_are_unique_and_helped_with(store: Store, study: StudyRecord) -> None:
     with pytest.raises(StudyExists, match="--resume"):
         store.create_study(new_study())
-    with pytest.raises(StudyNotFound, match="did you mean first"):
+    with pytest.raises(StudyNotFound, match="did you mean 'first'"):
         store.study("frist")
     store.delete_study("first")
     with pytest.raises(StudyNotFound, match="the store is empty"):
@@ -308,6 +308,14 @@ def test_migrations_go_up_and_down_and_equal_the_models(tmp_path: Path) -> None:
         command.check(config)
     engine.dispose()
     assert {"study", "trial", "evaluation", "measurement", "step"} < tables(file)
+
+
+def test_a_store_that_cannot_be_written_is_named_with_its_reason(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    (tmp_path / "open.lock").unlink()
+    (tmp_path / "open.lock").mkdir()  # what a read-only file system does to it, but as root too
+    with pytest.raises(StoreUnusable, match=f"^store {tmp_path}: cannot be written .*choose another with --store"):
+        Store.open(tmp_path)
 
 
 def tables(file: Path) -> set[str]:

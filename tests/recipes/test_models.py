@@ -232,7 +232,7 @@ def raising(outputs: Any, targets: Any) -> float:
 
 @pytest.mark.parametrize(("metric", "expected"), [
     (lambda outputs, targets: float("nan"), "returned nan; expected a finite number"),
-    (lambda outputs, targets: "good", "failed with ValueError"),
+    (lambda outputs, targets: "good", "returned str; expected one number"),
     (raising, "failed with KeyError: 'recall'"),
 ])
 def test_a_metric_that_gives_no_number_is_refused(metric: Any, expected: str) -> None:
