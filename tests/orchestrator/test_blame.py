@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from device_farm.errors import BoardUnreachable, ChannelClosed
+from device_farm.errors import BoardUnreachable, ChannelClosed, FarmError
 from device_farm.facts import BoardFacts
 from device_farm.inventory import BoardEntry, Inventory
 from orchestrator import bench, wiring
@@ -19,6 +19,7 @@ from orchestrator.store.records import StudyStatus, TrialHistory, TrialRole, Tri
 from orchestrator.store.store import Store
 from orchestrator.study_run import StudyRun
 from profilers.measurement import MeasureSettings
+from profilers.refusals import ArtifactDied
 from profilers.runner import MeasuredSession
 from recipes.artifact import Artifact
 from tests.orchestrator.searches import Quick, quick_model
@@ -31,6 +32,8 @@ class Frail:
     make: Callable[[], BoardRunner]
     victim_number: int
     returns: bool
+    sickens: bool = False
+    """The artifact runs once and crashes from then on, and the board stays."""
     seen: list[str] = field(default_factory=list)
     """Artifacts in the order in which they came first."""
     sent: list[str] = field(default_factory=list)
@@ -51,6 +54,10 @@ class Frail:
         if artifact.sha256 not in self.seen:
             self.seen.append(artifact.sha256)
         if len(self.seen) >= self.victim_number and artifact.sha256 == self.victim:
+            if self.sickens:
+                if self.sent.count(self.victim) > 1:
+                    raise ArtifactDied("SIGSEGV")
+                return
             self.boots += 1
             self.down = not self.returns
             raise ChannelClosed("the connection is gone")
@@ -94,14 +101,14 @@ def store(quick: Quick) -> Store:
 
 
 def search(quick: Quick, store: Store, monkeypatch: pytest.MonkeyPatch, board: Frail | None, victim: int = 0,
-           returns: bool = True, resume: bool = False) -> Frail:
+           returns: bool = True, resume: bool = False, sickens: bool = False) -> Frail:
     """Run a search on such a board; return the board, also when the search ended in an error."""
     made: list[Frail] = [board] if board is not None else []
     real = wiring.connector
 
     def connector(entry: BoardEntry, folder: Path, agent: Path) -> Callable[[], BoardRunner]:
         if not made:
-            made.append(Frail(real(entry, folder, agent), victim, returns))
+            made.append(Frail(real(entry, folder, agent), victim, returns, sickens))
         made[0].make = real(entry, folder, agent)
         return made[0].connect
 
@@ -147,6 +154,17 @@ def test_a_candidate_that_takes_the_board_away_ends_the_search_twice_and_not_aga
     (blamed,) = [h.trial for h in trials(store) if h.trial.artifact_sha256 == board.victim]
     assert blamed.state is TrialState.INFEASIBLE
     assert board.sent.count(board.victim) == 2
+
+
+def test_a_baseline_that_ran_before_and_fails_in_the_confirmation_is_an_ill_board(
+        quick: Quick, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FarmError, match="sim is ill: float32, which ran before, fails now: SIGSEGV"):
+        search(quick, store, monkeypatch, None, victim=1, sickens=True)
+    assert store.study("frail").status is StudyStatus.FAILED
+    float32 = next(h for h in trials(store) if h.trial.label == "float32")
+    assert float32.trial.state is TrialState.COMPLETE, "what was measured stays"
+    search(quick, store, monkeypatch, None, victim=99, resume=True)
+    assert store.study("frail").status is StudyStatus.FINISHED
 
 
 def test_after_a_resume_the_reference_is_still_there_to_examine_the_board(
