@@ -21,7 +21,7 @@ from search.adaptive.quality import Divergence, Sensitivity, measure_sensitivity
 from search.adaptive.solver import Problem, solve
 
 DRAWS = 2
-TARGETS = (0.965, 0.985, 1.0)
+TARGETS = (0.975, 0.99, 1.005)
 """Budgets that are solved for, relative to the real one."""
 CAUTIOUS = (0.88, 0.94, 0.98)
 """The same while nothing is known to meet the budget."""
@@ -42,7 +42,7 @@ CROSSED = 1500
 SCREENED = 40
 """Of these, those whose divergence is computed."""
 PARENTS = 12
-CURSE = 0.7
+CURSE = 0.3
 """What is chosen among hundreds is chosen because its latency is underestimated, by so many standard deviations."""
 SCAN = 5000
 SURPRISE = 2.0
