@@ -207,7 +207,6 @@ class Bench:
             if crashed == 2 or len(failures) == ATTEMPTS:
                 times = "twice" if len(failures) == 2 else f"{len(failures)} times"
                 raise InfeasibleCandidate(f"{times}, beside a healthy reference: {failures[-1]}") from failures[-1]
-            boot = self._boot
             try:
                 return self._trying("running a candidate", action, surviving=LOST)
             except ArtifactDied as error:
@@ -218,7 +217,7 @@ class Bench:
                 failures.append(error)
                 self._notice(f"{self.name} was lost while it ran a candidate ({error}); waiting up to "
                              f"{self._return_s:.0f} s for it")
-                self._await_board(job, boot)
+                self._await_board(job, self._boot)
 
     def _await_board(self, job: Job, boot: str | None) -> None:
         """Wait for a lost board, run the reference, and write down whether the board had died. Raises FarmError."""

@@ -104,7 +104,7 @@ class BlobStore:
             if not place.is_file():
                 place.parent.mkdir(exist_ok=True)
                 os.replace(unfinished, place)
-                _sync_folder(place.parent)
+                sync(place.parent)
         finally:
             unfinished.unlink(missing_ok=True)
         return Artifact(place, sha256, size)
@@ -116,8 +116,9 @@ def _chunks(source: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(place: Path) -> None:
+    """Bring a file or folder to the disk. Raises OSError."""
+    handle = os.open(place, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

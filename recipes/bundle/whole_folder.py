@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from recipes.blobs import sync
+
 _HERE = -100
 """AT_FDCWD: paths count from the current folder."""
 _EXCHANGE = 2
@@ -36,9 +38,9 @@ def whole_folder(destination: Path) -> Iterator[Path]:
         staging.mkdir(parents=True)
         yield staging
         for place in (*staging.rglob("*"), staging):
-            _sync(place)
+            sync(place)
         _put_in_place(staging, destination)
-        _sync(destination.parent)
+        sync(destination.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -75,11 +77,3 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _beside(destination: Path) -> Path:
     return destination.parent / f".{destination.name}.{uuid4().hex}"
-
-
-def _sync(place: Path) -> None:
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

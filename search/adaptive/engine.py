@@ -101,7 +101,7 @@ class Engine:
     def graph(self) -> Graph:
         return self.model.graph
 
-    def tell(self, config: Ints, latency_s: float, accuracy: float | None, board: str = "",
+    def tell(self, config: Ints, latency_s: float, accuracy: float | None,
              confirmed: bool = False) -> None:
         """Take in a measurement; `accuracy` as the host computes it. A confirmed one is no spike."""
         key = key_of(config)
@@ -110,7 +110,7 @@ class Engine:
         self.blocked.discard(key)
         if accuracy is not None:
             self.known[key] = accuracy
-        self.model.readings.append(Reading(tuple(int(o) for o in config), latency_s, board, confirmed))
+        self.model.readings.append(Reading(tuple(int(o) for o in config), latency_s, confirmed))
 
     def tell_profile(self, config: Ints, site_s: Floats, timer_s: float) -> None:
         """Take in the time of every site of one configuration."""

@@ -107,11 +107,6 @@ class Graph:
         return sum(site.source >= 0 for site in self.sites)
 
     @cached_property
-    def log10_size(self) -> float:
-        """Decimal logarithm of the number of configurations, ties ignored."""
-        return float(sum(np.log10(len(site.options)) for site in self.sites))
-
-    @cached_property
     def follow(self) -> tuple[tuple[int, Ints], ...]:
         """Of every tied site: its index, and the option that it takes, by (its option, its source's level)."""
         found = []

@@ -28,7 +28,7 @@ NOISES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.3)
 """Relative standard deviation of one measurement."""
 NOISE_PRIOR = (0.02, 0.5)
 """Its log-normal prior: median and spread."""
-DEVIATIONS = {"all": 0.5, "kind": 0.25, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6, "board": 0.04}
+DEVIATIONS = {"all": 0.5, "kind": 0.25, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6}
 """Prior standard deviations of the corrections."""
 RESTS = (0.005, 0.02, 0.06)
 """Relative standard deviation of what does not add up."""
@@ -53,7 +53,6 @@ class Reading:
 
     config: tuple[int, ...]
     latency_s: float
-    board: str = ""
     confirmed: bool = False
     """Measured twice: no spike."""
 

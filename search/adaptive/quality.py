@@ -40,7 +40,8 @@ def measure_sensitivity(graph: Graph, divergence: Divergence, center: Ints, leas
 
     Args:
         graph: the sites.
-        divergence: computes configurations in batches.
+        divergence: computes configurations in batches; what it calls infinite (it does not run) counts as twice the
+            worst that does.
         center: the configuration around which sites change.
         least: a lower bound of every entry, e.g. 0 around float32, where nothing can improve.
     """
@@ -53,6 +54,8 @@ def measure_sensitivity(graph: Graph, divergence: Divergence, center: Ints, leas
             row[index] = option
             rows.append(row)
     values = divergence(graph.settle(np.array(rows)))
+    finite = values[np.isfinite(values)]
+    values = np.where(np.isfinite(values), values, 2 * finite.max(initial=1.0))
     table = np.zeros((graph.length, graph.width))
     for index, plan in enumerate(plans):
         changes = {o: float(values[places[index, o]] - values[0]) for o in plan.probes}

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from search.adaptive.graph import Floats, Graph, Ints, Tables
 
@@ -52,8 +51,8 @@ class _Reduced:
 
     kept: Ints
     """(sites, kept width): the option's index; padded with the site's first."""
-    valid: NDArray[np.bool_]
     loss: Floats
+    """(sites, kept width); infinite where padded."""
     forbidden: Floats
     """(sites, kept width of the source, kept width): infinite where a tied site has not its source's level."""
     pairs: tuple[Floats, ...]
@@ -86,7 +85,7 @@ def _reduce(problem: Problem, whole: bool = False) -> _Reduced:
     skips = tuple((a, b, tuple(r.edges[graph.chained + n][np.ix_(options[a], options[b])] for r in problem.resources))
                   for n, (a, b) in enumerate(graph.edges[graph.chained:]))
     loss = np.where(valid, problem.loss[rows[:, None], options], np.inf)
-    return _Reduced(options, valid, loss, forbidden, tuple(pairs), skips)
+    return _Reduced(options, loss, forbidden, tuple(pairs), skips)
 
 
 def _undominated(problem: Problem, index: int) -> list[int]:

@@ -282,6 +282,15 @@ def test_a_board_that_boots_again_is_waited_for_and_the_candidate_repeated() -> 
     assert board.died == ["candidate rpi4 pi-a booted again"]
 
 
+def test_a_board_that_booted_before_the_candidate_came_did_not_die_under_it() -> None:
+    board = Board(boots=["b", "c"], locks=[ChannelClosed("it boots")], outcomes={
+        "candidate": [ChannelClosed("gone"), OUTPUTS]})
+    with bench(board) as opened:
+        opened.measure(CANDIDATE)
+    assert board.boot == "c"
+    assert board.died == []
+
+
 def test_a_candidate_under_which_two_boards_died_is_never_sent_again() -> None:
     board = Board(boots=["b", "c", "d"], outcomes={"candidate": [ChannelClosed("gone")] * 9})
     with bench(board) as opened:

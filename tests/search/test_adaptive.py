@@ -195,6 +195,15 @@ def test_the_effects_of_attributes_add_up_and_take_few_passes() -> None:
     assert elsewhere.predict(np.zeros((1, 3), np.int64))[0] == pytest.approx(0.0, abs=1e-9)
 
 
+def test_a_probe_that_does_not_run_leaves_a_table_that_can_be_solved() -> None:
+    options = tuple(Option(name, "f", (name,)) for name in ("float", "int8", "int4"))
+    graph = Graph(tuple(Site(f"s{i}", "conv", options, i - 1) for i in range(3)))
+    found = measure_sensitivity(graph, lambda configs: np.where((configs == 2).any(1), np.inf, 0.1 * configs.sum(1)),
+                                np.zeros(3, np.int64), least=0.0)
+    assert np.isfinite(found.table).all()
+    assert (found.table[:, 2] > found.table[:, 1]).all()
+
+
 # The proposer
 
 
