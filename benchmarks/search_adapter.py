@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from search.adaptive.engine import Engine, key_of
+from search.adaptive.engine import Engine
 from search.adaptive.graph import Floats, Graph, Ints, Option, Site, Tables
 from search.adaptive.latency import LatencyModel
+from search.adaptive.memory import key_of
 
 TIMER_S = 4e-6
 CONFIDENCE = 0.95
@@ -28,7 +29,8 @@ class Exam:
         self.problem, model = problem, problem.m
         names, kinds = model.names, problem.b.kindof
         self.pairs: list[list[tuple[int, int]]] = []
-        sites = []
+        sites: list[Site] = []
+        groups: list[str] = []
         for layer in range(problem.L):
             levels = len(PRUNE) if model.prune[layer] else 1
             pairs = [(s, level) for level in range(levels) for s in range(len(SCHEMES))]
@@ -36,8 +38,9 @@ class Exam:
             options = tuple(Option(SCHEMES[s][0], str(FMT[s]), (f"w{WB[s]}", f"a{AB[s]}", f"p{level}"), level)
                             for s, level in pairs)
             skip = () if model.skip[layer] < 0 else (int(model.skip[layer]),)
-            sites.append(Site(names[layer], kinds[layer], options, int(model.pred[layer]), skip,
-                              model.prune[layer] == "tied"))
+            source = int(model.pred[layer])
+            groups.append(groups[source] if model.prune[layer] == "tied" else names[layer])
+            sites.append(Site(names[layer], kinds[layer], options, source, skip, groups[-1]))
         self.graph = Graph(tuple(sites))
         self.floating = np.full(problem.L, SID["fp32"], np.int64)
         self.int8 = np.full(problem.L, SID["w8a8"], np.int64)
@@ -53,15 +56,12 @@ class Exam:
         """Return the exam's prior as tables of options."""
         table, edges, elements, fixed = self.problem.prior()
         graph, width = self.graph, self.graph.width
-        sites = np.zeros((graph.length, width, width))
+        sites = np.zeros((graph.length, graph.depth, width))
         for layer, pairs in enumerate(self.pairs):
             source = graph.sites[layer].source
-            before = [level for _, level in self.pairs[source]] if source >= 0 else [0]
-            if source >= 0 and not self.problem.m.prune[source]:
-                before = [0] * len(before)
-            for i, level in enumerate(before):
+            for before in range(graph.depth if source >= 0 and self.problem.m.prune[source] else 1):
                 for j, (scheme, own) in enumerate(pairs):
-                    sites[layer, i, j] = table[layer, scheme, level, own]
+                    sites[layer, before, j] = table[layer, scheme, before, own]
         weights = {(int(a), int(b)): w for a, b, w in edges}
         switching = np.zeros((len(graph.edges), width, width))
         for e, (a, b) in enumerate(graph.edges):
@@ -114,12 +114,12 @@ def search(problem: Any, measurements: int, rng: np.random.Generator) -> Ints | 
             break
         measure(picks)
     while problem.n_meas < measurements:
-        posterior = engine.model.posterior()
-        hopeful, sure = engine.incumbent(posterior, 0.4), engine.incumbent(posterior, CONFIDENCE)
+        judge = engine.judge()
+        hopeful, sure = judge.incumbent(0.4), judge.incumbent(CONFIDENCE)
         repeat = hopeful is not None and (sure is None or not np.array_equal(hopeful, sure))
         next_one = hopeful if repeat else engine.propose()
         if next_one is None:
             break
         measure(next_one)
-    choice = engine.incumbent(engine.model.posterior(), CONFIDENCE)
+    choice = engine.judge().incumbent(CONFIDENCE)
     return None if choice is None else exam.config(choice)

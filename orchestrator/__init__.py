@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from orchestrator.outcome import Outcome
     from orchestrator.store.store import Store
     from orchestrator.study_run import StudyRun
+    from search.sampler import AdaptiveSampler
 
-__all__ = ["Outcome", "Store", "StudyConfig", "StudyRun", "load_config", "search_document"]
+__all__ = ["AdaptiveSampler", "Outcome", "Store", "StudyConfig", "StudyRun", "load_config", "search_document"]
 
 _PLACES = {
+    "AdaptiveSampler": "search.sampler",
     "Outcome": "orchestrator.outcome",
     "Store": "orchestrator.store.store",
     "StudyConfig": "orchestrator.config",

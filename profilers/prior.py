@@ -44,7 +44,7 @@ def roofline_prior(layers: LayerMap, sites: Graph, roofline: Roofline, threads: 
     The figures need not be right, only in proportion: the engine corrects them with what it measures.
     """
     graph, space = layers.graph, layers.space
-    own = np.zeros((sites.length, sites.width, sites.width))
+    own = np.zeros((sites.length, sites.depth, sites.width))
     for index, site in enumerate(sites.sites):
         operators = [graph.operators[i] for i in layers.operators[site.name]]
         for option, config in enumerate(space.by_name[site.name].choices):

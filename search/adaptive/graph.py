@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,11 @@ class Site:
     """The site whose outputs it reads; -1: none."""
     skips: tuple[int, ...] = ()
     """Further sites whose outputs are joined with its own."""
-    tied: bool = False
-    """Its level is always its source's (depthwise)."""
+    group: str = ""
+    """Sites of one group always have the same level: a depthwise layer and its source, the ends of a residual branch.
+
+    Empty: a group of its own.
+    """
 
     def __post_init__(self) -> None:
         if not self.options:
@@ -60,15 +64,18 @@ class Graph:
     def __post_init__(self) -> None:
         if not self.sites:
             raise ValueError("the search space is empty: there is no site")
-        names = [site.name for site in self.sites]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        every = [site.name for site in self.sites]
+        twice = sorted({name for name in every if every.count(name) > 1})
         if twice:
             raise ValueError(f"site names must be unique, got twice: {', '.join(twice)}")
         for index, site in enumerate(self.sites):
             if any(other >= index for other in (site.source, *site.skips)):
                 raise ValueError(f"site {site.name!r} reads a site that comes after it; order them by data flow")
-            if site.tied and site.source < 0:
-                raise ValueError(f"site {site.name!r} is tied to its source, but has none")
+        for members in self.groups.values():
+            offered = [{option.level for option in self.sites[index].options} for index in members]
+            if any(levels != offered[0] for levels in offered):
+                names = ", ".join(self.sites[index].name for index in members)
+                raise ValueError(f"sites of one group must offer the same levels: {names}")
 
     @property
     def length(self) -> int:
@@ -81,7 +88,7 @@ class Graph:
         return max(len(site.options) for site in self.sites)
 
     @cached_property
-    def valid(self) -> NDArray[np.bool_]:
+    def valid(self) -> Bools:
         """Whether an option exists: (sites, width)."""
         return np.array([[o < len(site.options) for o in range(self.width)] for site in self.sites])
 
@@ -89,6 +96,11 @@ class Graph:
     def levels(self) -> Ints:
         """Level of an option: (sites, width)."""
         return self._padded([[option.level for option in site.options] for site in self.sites])
+
+    @cached_property
+    def depth(self) -> int:
+        """Number of levels."""
+        return int(self.levels.max()) + 1
 
     @cached_property
     def sources(self) -> Ints:
@@ -107,45 +119,108 @@ class Graph:
         return sum(site.source >= 0 for site in self.sites)
 
     @cached_property
-    def follow(self) -> tuple[tuple[int, Ints], ...]:
-        """Of every tied site: its index, and the option that it takes, by (its option, its source's level)."""
-        found = []
-        for index, site in enumerate(self.sites):
-            if not site.tied:
-                continue
-            count = int(self.levels.max()) + 1
-            table = np.tile(np.arange(self.width)[:, None], (1, count))
-            for own, option in enumerate(site.options):
-                for level in range(count):
-                    match = [o for o, other in enumerate(site.options)
-                             if other.level == level and other.attributes[:-1] == option.attributes[:-1]]
-                    table[own, level] = match[0] if match else own
-            found.append((index, table))
-        return tuple(found)
+    def ends(self) -> tuple[Ints, Ints]:
+        """Where every edge starts, where it ends: (edges,) each."""
+        found = np.array(self.edges, np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
 
-    def settle(self, configs: Ints) -> Ints:
-        """Give tied sites their source's level: (configurations, sites) -> the same."""
-        if not self.follow:
-            return configs
-        settled = configs.copy()
-        for index, table in self.follow:
-            source = self.sites[index].source
-            settled[:, index] = table[settled[:, index], self.levels[source, settled[:, source]]]
-        return settled
-
-    def neighbours(self, config: Ints) -> Ints:
-        """Return every configuration that differs at one site (and at those tied to it): (count, sites)."""
-        sites, options = self._moves
-        differs = config[sites] != options
-        rows = np.repeat(config[None], int(differs.sum()), axis=0)
-        rows[np.arange(len(rows)), sites[differs]] = options[differs]
-        return self.settle(rows)
+    def entering(self, configs: Ints) -> Ints:
+        """Return the level of every site's source, 0 where it has none: (configurations, sites)."""
+        sources = self.sources[None]
+        found: Ints = np.where(self._rootless[None], 0, self.levels[sources, configs[:, self.sources]])
+        return found
 
     @cached_property
-    def _moves(self) -> tuple[Ints, Ints]:
-        """Every option of every site: its site, its number."""
-        sites, options = np.nonzero(self.valid)
-        return sites.astype(np.int64), options.astype(np.int64)
+    def _rootless(self) -> Bools:
+        return np.array([site.source < 0 for site in self.sites])
+
+    @cached_property
+    def groups(self) -> dict[str, Ints]:
+        """Group -> its sites in order, the first leads; only groups of several sites."""
+        found: dict[str, list[int]] = {}
+        for index, site in enumerate(self.sites):
+            if site.group:
+                found.setdefault(site.group, []).append(index)
+        return {name: np.array(members) for name, members in found.items() if len(members) > 1}
+
+    @cached_property
+    def scattered(self) -> tuple[Ints, ...]:
+        """Those groups of which a site does not read its predecessor in the group: the tree alone cannot tie them."""
+        return tuple(members for members in self.groups.values()
+                     if any(self.sites[b].source not in members[:n + 1] for n, b in enumerate(members[1:])))
+
+    @cached_property
+    def classes(self) -> Ints:
+        """Which format and level an option has, as a number: (sites, width)."""
+        numbers: dict[tuple[str, int], int] = {}
+        return self._padded([[numbers.setdefault((option.format, option.level), len(numbers))
+                              for option in site.options] for site in self.sites])
+
+    @cached_property
+    def class_count(self) -> int:
+        """Number of pairs of format and level."""
+        return int(self.classes.max()) + 1
+
+    @cached_property
+    def representatives(self) -> Ints:
+        """An option of every class: (sites, classes); 0 where the site has none of it."""
+        table = np.zeros((self.length, self.class_count), np.int64)
+        for index, site in enumerate(self.sites):
+            for own in range(len(site.options) - 1, -1, -1):
+                table[index, self.classes[index, own]] = own
+        return table
+
+    @cached_property
+    def leaders(self) -> Ints:
+        """The first site of every site's group: (sites,)."""
+        found = np.arange(self.length)
+        for members in self.groups.values():
+            found[members] = members[0]
+        return found
+
+    @cached_property
+    def _at_level(self) -> Ints:
+        """The option of the same scheme at another level: (sites, width, levels); the first one where none is."""
+        table = np.tile(np.arange(self.width)[None, :, None], (self.length, 1, self.depth))
+        for index, site in enumerate(self.sites):
+            first: dict[int, int] = {}
+            same: dict[tuple[str, int], int] = {}
+            for own, option in enumerate(site.options):
+                first.setdefault(option.level, own)
+                same.setdefault((option.scheme, option.level), own)
+            for own, option in enumerate(site.options):
+                for level, there in first.items():
+                    table[index, own, level] = same.get((option.scheme, level), there)
+        return table
+
+    def settle(self, configs: Ints) -> Ints:
+        """Give the sites of every group their leader's level: (configurations, sites) -> the same."""
+        if not self.groups:
+            return configs
+        rows, leading = np.arange(self.length)[None], configs[:, self.leaders]
+        found: Ints = self._at_level[rows, configs, self.levels[self.leaders[None], leading]]
+        return found
+
+    def group_moves(self, config: Ints) -> Ints:
+        """Return every configuration in which one group of several sites has another level: (count, sites)."""
+        rows = []
+        for members in self.groups.values():
+            leader = members[0]
+            here = self.levels[leader, config[leader]]
+            for level in dict.fromkeys(option.level for option in self.sites[leader].options):
+                if level != here:
+                    row = config.copy()
+                    row[members] = self._at_level[members, config[members], level]
+                    rows.append(row)
+        return np.array(rows, np.int64).reshape(-1, self.length)
+
+    @cached_property
+    def alone(self) -> Bools:
+        """Whether a site shares its level with no other: (sites,)."""
+        found = np.ones(self.length, bool)
+        for members in self.groups.values():
+            found[members] = False
+        return found
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> Ints:
         table = np.zeros((self.length, self.width), np.int64)
@@ -156,38 +231,31 @@ class Graph:
 
 def unique(configs: Ints) -> Ints:
     """Return the distinct rows in order of appearance."""
-    _, first = np.unique(configs, axis=0, return_index=True)
-    return configs[np.sort(first)]
+    first = {row.tobytes(): index for index, row in reversed(list(enumerate(configs)))}
+    return configs[sorted(first.values())]
 
 
 @dataclass(frozen=True)
 class Tables:
-    """An additive cost: of a site given its source's option, and of every edge."""
+    """An additive cost: of a site given the level of what it reads, and of every edge."""
 
     graph: Graph
     sites: Floats
-    """(sites, width of the source's options, width): row 0 alone where a site has no source."""
+    """(sites, levels of the source, width): row 0 alone where a site has no source."""
     edges: Floats
-    """(edges, width, width): from option x to option."""
+    """(edges, width, width): from option x to option; equal for options of the same format and level."""
 
     def parts(self, configs: Ints) -> tuple[Floats, Floats]:
         """Return every site's and every edge's cost: (configurations, sites), (configurations, edges)."""
         graph = self.graph
-        own = self.sites[np.arange(graph.length)[None], self._sources(configs), configs]
+        own = self.sites[np.arange(graph.length)[None], graph.entering(configs), configs]
         if not graph.edges:
             return own, np.zeros((len(configs), 0))
-        ends = np.array(graph.edges)
-        return own, self.edges[np.arange(len(ends))[None], configs[:, ends[:, 0]], configs[:, ends[:, 1]]]
+        starts, ends = graph.ends
+        return own, self.edges[np.arange(len(ends))[None], configs[:, starts], configs[:, ends]]
 
     def total(self, configs: Ints) -> Floats:
         """Return the cost of configurations: (configurations,)."""
         own, switching = self.parts(configs)
         total: Floats = own.sum(1) + switching.sum(1)
         return total
-
-    def _sources(self, configs: Ints) -> Ints:
-        """Return the option of every site's source, 0 where it has none."""
-        graph = self.graph
-        picked = configs[:, graph.sources]
-        rootless = np.array([site.source < 0 for site in graph.sites])
-        return np.where(rootless[None], 0, picked)

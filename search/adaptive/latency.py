@@ -19,8 +19,10 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
-from search.adaptive.graph import Floats, Graph, Ints, Tables
+from search.adaptive.graph import Bools, Floats, Graph, Ints, Tables
+from search.adaptive.posterior import Posterior, Rows, ridge
 
 WIDTHS = (1.0, 4.0, 16.0, 64.0)
 """Factors on the variance of the corrections."""
@@ -38,13 +40,13 @@ EDGE_SHARE = 0.3
 """All edges together are allowed to be this share of a network's latency, also where the prior says nothing."""
 SPIKE = 3.0
 """A measurement so many standard deviations too slow is a spike: it counts as one with so much more noise."""
+SPIKE_ROUNDS = 3
 PROFILE_NOISE = 0.08
 """Relative standard deviation of one site's time in a profile."""
-LEAST = 0.02
-"""A corrected cost is at least this share of its prior."""
-FEW = 100
+FEW = 40
 REFIT = 1.15
-"""Beyond FEW rows, widths and noise are chosen again when there is so much more evidence."""
+MOST = 100
+"""See LatencyModel._scales."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class LatencyModel:
     prior: Tables
     readings: list[Reading] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
-    _chosen: tuple[int, float, float, float] | None = None
+    _chosen: dict[tuple[int, int], tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -133,16 +135,16 @@ class LatencyModel:
     def features(self, configs: Ints) -> Floats:
         """Return what every correction is multiplied with, in seconds: (configurations, corrections)."""
         own, switching = self.prior.parts(configs)
-        found = np.zeros((len(configs), len(self._deviations)))
-        rows = np.arange(len(configs))[:, None]
-        sites = np.arange(self.graph.length)[None]
-        for _, table in self.groups:
-            np.add.at(found, (rows, table[sites, configs]), own)
+        size, sites = len(self._deviations), np.arange(self.graph.length)[None]
+        numbers = [table[sites, configs] for _, table in self.groups]
+        weights = [own] * len(numbers)
         if self.graph.edges:
-            ends = np.array(self.graph.edges)
-            numbers = self.edge_numbers[np.arange(len(ends))[None], configs[:, ends[:, 0]], configs[:, ends[:, 1]]]
-            np.add.at(found, (rows, numbers), switching)
-        return found
+            starts, ends = self.graph.ends
+            numbers.append(self.edge_numbers[np.arange(len(ends))[None], configs[:, starts], configs[:, ends]])
+            weights.append(switching)
+        flat = np.concatenate(numbers, 1) + size * np.arange(len(configs))[:, None]
+        found = np.asarray(np.bincount(flat.ravel(), np.concatenate(weights, 1).ravel(), size * len(configs)), float)
+        return found.reshape(len(configs), size)
 
     def _evidence(self) -> tuple[Floats, Floats, Floats]:
         """Return features, what the prior missed (s), and the scale of the noise (s) of every row."""
@@ -176,28 +178,66 @@ class LatencyModel:
         features, missed, scale = self._evidence()
         if not len(missed):
             return Posterior(self, features, missed, np.ones((0, 0)), self._deviations ** 2, NOISE_PRIOR[0], RESTS[0])
-        profiled = np.isnan(scale)
-        surely = np.array([r.confirmed for r in self.readings] + [True] * int(profiled.sum()))
-        times = np.concatenate([np.asarray(p.site_s) for p in self.profiles]) if self.profiles else np.zeros(0)
-        loud = np.where(profiled, 0.0, np.nan_to_num(scale))
-        site_noise = np.zeros(len(missed))
-        site_noise[profiled] = PROFILE_NOISE * times + 2e-6
+        rows = Rows(features, missed, np.nan_to_num(scale), self._site_noise(len(missed)), self._similar(),
+                     np.array([r.confirmed for r in self.readings] + [True] * (len(missed) - len(self.readings))))
+        width, noise, rest = self._scales(rows)
         spikes = np.zeros(len(missed))
-        for _ in range(3):
-            width, noise, rest = self._choose(features, missed, loud, site_noise, spikes)
-            variance = np.diag((noise * loud) ** 2 + site_noise ** 2 + spikes ** 2)
-            variance[:len(self.readings), :len(self.readings)] += rest ** 2 * self._similar()
-            found = Posterior(self, features, missed, variance, self._deviations ** 2 * width, noise, rest)
-            over = found.left_over()
-            spiked = (over > SPIKE * np.maximum(NOISE_PRIOR[0], noise / 2) * loud) & ~surely
-            if not (spiked & (spikes == 0)).any():
+        for _ in range(SPIKE_ROUNDS):
+            found = Posterior(self, features, missed, rows.variance(noise, rest, spikes),
+                              self._deviations ** 2 * width, noise, rest)
+            grown = np.where(self._spiked(found, rows), np.maximum(found.left_over(), spikes), spikes)
+            if not ((grown > 0) & (spikes == 0)).any():
                 break
-            spikes = np.where(spiked, np.maximum(over, spikes), spikes)
+            spikes = grown
         return found
+
+    def _spiked(self, found: Posterior, rows: Rows) -> Bools:
+        """Tell which readings are slower than noise explains."""
+        loud = np.maximum(NOISE_PRIOR[0], found.noise / 2) * rows.loud
+        spiked: Bools = (found.left_over() > SPIKE * loud) & ~rows.surely
+        return spiked
+
+    def _site_noise(self, count: int) -> Floats:
+        """Return the noise of a profile's rows in seconds, 0 for readings: (rows,)."""
+        found = np.zeros(count)
+        if self.profiles:
+            times = np.concatenate([np.asarray(p.site_s) for p in self.profiles])
+            found[len(self.readings):] = PROFILE_NOISE * times + 2e-6
+        return found
+
+    def _scales(self, rows: Rows) -> tuple[float, float, float]:
+        """Choose width, noise and rest by the marginal likelihood of the evidence up to a round number of readings.
+
+        Thereby a study that is replayed chooses the same, and seldom: up to FEW each time, then when there is REFIT
+        times as much; of more than MOST readings, MOST that are spread evenly.
+        """
+        count = min(len(self.readings), FEW)
+        while count >= FEW and count * REFIT <= len(self.readings):
+            count = int(count * REFIT)
+        key = (count, len(self.profiles))
+        if key not in self._chosen:
+            picked = np.unique(np.linspace(0, count - 1, min(count, MOST)).astype(int)) if count else np.zeros(0, int)
+            profiled = np.arange(len(self.readings), len(rows.missed))
+            few = rows.of(np.concatenate([picked, profiled[:MOST]]))
+            spikes = np.zeros(len(few.missed))
+            for _ in range(SPIKE_ROUNDS):
+                best = self._likeliest(few, spikes)
+                found = Posterior(self, few.features, few.missed, few.variance(best[1], best[2], spikes),
+                                  self._deviations ** 2 * best[0], best[1], best[2])
+                grown = np.where(self._spiked(found, few), np.maximum(found.left_over(), spikes), spikes)
+                if not ((grown > 0) & (spikes == 0)).any():
+                    break
+                spikes = grown
+            self._chosen[key] = best
+        return self._chosen[key]
 
     def similarity(self, configs: Ints, others: Ints) -> Floats:
         """Return the prior covariance of relative rests: (configurations, others)."""
-        differ = (configs[:, None, :] != others[None, :, :]).mean(2)
+        one, two = configs.astype(np.int16), others.astype(np.int16)
+        differ = np.zeros((len(one), len(two)))
+        for site in range(self.graph.length):
+            differ += one[:, site, None] != two[None, :, site]
+        differ /= self.graph.length
         found: Floats = np.exp(-differ / REACH)
         return found
 
@@ -212,90 +252,14 @@ class LatencyModel:
         found: Floats = self.similarity(self.configs, self.configs) * np.outer(seconds, seconds)
         return found
 
-    def _choose(self, features: Floats, missed: Floats, loud: Floats, site_noise: Floats,
-                spikes: Floats) -> tuple[float, float, float]:
-        """Choose width, noise and rest by marginal likelihood; with much evidence only when there is clearly more."""
-        count = len(missed) + int((spikes > 0).sum())
-        if self._chosen is not None and len(missed) > FEW and count < REFIT * self._chosen[0]:
-            return self._chosen[1:]
-        gram = (features * self._deviations ** 2) @ features.T
+    def _likeliest(self, rows: Rows, spikes: Floats) -> tuple[float, float, float]:
+        """Return width, noise and rest of the largest marginal likelihood."""
+        gram = (rows.features * self._deviations ** 2) @ rows.features.T
         best = (-np.inf, WIDTHS[0], NOISE_PRIOR[0], RESTS[0])
-        similar = np.zeros_like(gram)
-        similar[:len(self.readings), :len(self.readings)] = self._similar()
         for width, noise, rest in product(WIDTHS, NOISES, RESTS):
-            covariance = gram * width + rest ** 2 * similar
-            covariance += np.diag((noise * loud) ** 2 + site_noise ** 2 + spikes ** 2)
-            root = np.linalg.cholesky(covariance + 1e-18 * np.eye(len(missed)))
-            white = np.linalg.solve(root, missed)
+            root = np.linalg.cholesky(gram * width + rows.variance(noise, rest, spikes) + ridge(len(rows.missed)))
+            white = solve_triangular(root, rows.missed, lower=True, check_finite=False)
             likelihood = -0.5 * float(white @ white) - float(np.log(np.diag(root)).sum())
             likelihood -= 0.5 * (np.log(noise / NOISE_PRIOR[0]) / NOISE_PRIOR[1]) ** 2
             best = max(best, (likelihood, width, noise, rest))
-        self._chosen = (count, *best[1:])
         return best[1:]
-
-
-class Posterior:
-    """The corrections after the evidence."""
-
-    def __init__(self, model: LatencyModel, features: Floats, missed: Floats, variance: Floats, prior: Floats,
-                 noise: float, rest: float) -> None:
-        """Solve for the corrections.
-
-        Args:
-            model: what it belongs to.
-            features: (rows, corrections), seconds.
-            missed: (rows,), what the prior missed in seconds.
-            variance: (rows, rows), covariance of rests and noise in squared seconds.
-            prior: (corrections,), their variance.
-            noise: relative standard deviation of one measurement.
-            rest: relative standard deviation of what does not add up.
-        """
-        self._model, self._features, self._variance, self._prior = model, features, variance, prior
-        self.noise, self._rest, self._missed = noise, rest, missed
-        covariance = (features * prior) @ features.T + variance
-        self._root = np.linalg.cholesky(covariance + 1e-18 * np.eye(len(missed)))
-        self._weights = self._solve(missed)
-        self.mean = prior * (features.T @ self._weights)
-
-    def _solve(self, right: Floats) -> Floats:
-        found: Floats = np.linalg.solve(self._root.T, np.linalg.solve(self._root, right))
-        return found
-
-    def left_over(self) -> Floats:
-        """Return what corrections and rests do not explain of every row, in seconds."""
-        found: Floats = np.diag(self._variance) * self._weights
-        similar = self._variance - np.diag(np.diag(self._variance))
-        return np.where(similar.any(1), self._missed - self._features @ self.mean - similar @ self._weights, found)
-
-    def draw(self, rng: np.random.Generator) -> Floats:
-        """Return corrections drawn from the posterior (Matheron's rule)."""
-        start = rng.normal(size=len(self._prior)) * np.sqrt(self._prior)
-        loud = np.linalg.cholesky(self._variance + 1e-18 * np.eye(len(self._variance)))
-        told = self._features @ start + loud @ rng.normal(size=len(self._variance))
-        return start + self._prior * (self._features.T @ self._solve(self._missed - told))
-
-    def tables(self, corrections: Floats | None = None) -> Tables:
-        """Return the corrected costs in seconds, of the mean or of given corrections."""
-        theta = self.mean if corrections is None else corrections
-        model = self._model
-        factor = 1.0 + sum(theta[table] for _, table in model.groups)
-        sites = model.prior.sites * np.maximum(factor, LEAST)[:, None, :]
-        edges = model.prior.edges
-        if model.graph.edges:
-            edges = edges * np.maximum(1.0 + theta[model.edge_numbers], 0.0)
-        return Tables(model.graph, sites, edges)
-
-    def predict(self, configs: Ints) -> tuple[Floats, Floats]:
-        """Return mean and standard deviation of the true latency in seconds: (configurations,) each."""
-        model = self._model
-        features, base = model.features(configs), model.prior.total(configs)
-        shared = (features * self._prior) @ self._features.T
-        seconds = np.maximum(base + features @ self.mean, LEAST * base)
-        if model.readings:
-            known = np.array([r.latency_s for r in model.readings])
-            shared[:, :len(known)] += self._rest ** 2 * model.similarity(configs, model.configs) * np.outer(
-                seconds, known)
-        mean = base + shared @ self._weights
-        white = np.linalg.solve(self._root, shared.T)
-        variance = (features ** 2 * self._prior).sum(1) + (self._rest * seconds) ** 2 - (white ** 2).sum(0)
-        return mean, np.sqrt(np.maximum(variance, (1e-4 * mean) ** 2))

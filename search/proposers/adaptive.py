@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from search.adaptive.engine import Engine, Extra, key_of
+from search.adaptive.engine import Engine, Extra
 from search.adaptive.graph import Floats, Graph, Ints, Tables
+from search.adaptive.judge import Aim
 from search.adaptive.latency import LatencyModel
+from search.adaptive.memory import key_of
 from search.candidate import Candidate
 from search.goal import Evidence, Goal
 from search.oracle import Estimate, HostOracle
@@ -41,7 +43,8 @@ class AdaptiveProposer:
         self._evidence: dict[str, tuple[Candidate, Evidence]] = {}
         floating = np.zeros(sites.length, np.int64)
         self._engine = Engine(LatencyModel(prior), self._divergence, self._score, goal.latency_budget_s, floating, seed,
-                              fastest=not goal.maximises_quality, passes=PASSES, evaluations=EVALUATIONS)
+                              aim=Aim.ACCURATE if goal.maximises_quality else Aim.FASTEST, passes=PASSES,
+                              evaluations=EVALUATIONS)
 
     def propose(self) -> Candidate | None:
         """Return a candidate that was neither proposed nor told before; None when there is none left."""
@@ -104,7 +107,7 @@ class AdaptiveProposer:
         if limit is None:
             return ()
         sites, width = self._sites, self._sites.width
-        table = np.zeros((sites.length, width, width))
+        table = np.zeros((sites.length, sites.depth, width))
         for index, site in enumerate(sites.sites):
             layer = self._space.by_name[site.name]
             for option, config in enumerate(layer.choices):

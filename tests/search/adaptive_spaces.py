@@ -22,25 +22,27 @@ def random_graph(rng: np.random.Generator, length: int, most: int) -> Graph:
     sites: list[Site] = []
     for index in range(length):
         source = int(rng.integers(max(-1, index - 2), index)) if index else -1
-        tied = source >= 0 and bool(rng.random() < 0.2)
-        count = len(OPTIONS) if tied else int(rng.integers(1, most + 1))
+        tied = bool(rng.random() < 0.3)
+        count = int(rng.integers(1, most + 1))
         options = OPTIONS if tied else tuple(OPTIONS[i] for i in sorted(rng.permutation(len(OPTIONS))[:count]))
         skips = (int(rng.integers(0, index)),) if index > 1 and rng.random() < 0.3 else ()
         sites.append(Site(f"s{index}", "conv" if index % 2 else "fc", options, source,
-                          tuple(s for s in skips if s != source), tied))
+                          tuple(s for s in skips if s != source), f"g{rng.integers(2)}" if tied else ""))
     return Graph(tuple(sites))
 
 
 def random_tables(rng: np.random.Generator, graph: Graph) -> Tables:
-    """Return positive costs; conversions only where formats differ."""
-    shape = (graph.length, graph.width, graph.width)
+    """Return positive costs, lower at narrower levels; conversions only where formats differ."""
+    shape = (graph.length, graph.depth, graph.width)
+    read, own = 1 - rng.uniform(0.2, 0.4) * np.arange(graph.depth), 1 - rng.uniform(0.2, 0.4) * graph.levels
     edges = np.zeros((len(graph.edges), graph.width, graph.width))
     for e, (a, b) in enumerate(graph.edges):
         cost = float(rng.uniform(0.1, 0.6))
         for i, one in enumerate(graph.sites[a].options):
             for j, other in enumerate(graph.sites[b].options):
                 edges[e, i, j] = cost * (one.format != other.format)
-    return Tables(graph, rng.uniform(0.2, 2.0, shape), edges)
+    costs = rng.uniform(0.2, 2.0, (graph.length, 1, graph.width)) * rng.uniform(0.9, 1.1, shape)
+    return Tables(graph, costs * read[None, :, None] * own[:, None, :], edges)
 
 
 def every(graph: Graph) -> Ints:
@@ -60,7 +62,7 @@ def chain(space: SearchSpace) -> Graph:
 
 def flat_prior(space: SearchSpace, sites: Graph) -> Tables:
     """Return a prior that knows the schemes of `AdditiveBoard`, but not its layers."""
-    table = np.zeros((sites.length, sites.width, sites.width))
+    table = np.zeros((sites.length, sites.depth, sites.width))
     for index, layer in enumerate(space.layers):
         for option, config in enumerate(layer.choices):
             table[index, :, option] = 2e-4 * SHARE[config]
@@ -88,12 +90,17 @@ def losses(table: Floats, configs: Ints) -> Floats:
     return np.array([sum(table[site, option] for site, option in enumerate(config)) for config in configs])
 
 
+def entering(graph: Graph, config: Ints, site: Site) -> int:
+    """Return the level of what a site reads."""
+    return graph.sites[site.source].options[config[site.source]].level if site.source >= 0 else 0
+
+
 def totals(tables: Tables, configs: Ints) -> Floats:
     """Return additive costs, computed apart from the code under test."""
     graph = tables.graph
     found = []
     for config in configs:
-        cost = sum(tables.sites[s, config[site.source] if site.source >= 0 else 0, config[s]]
+        cost = sum(tables.sites[s, entering(graph, config, site), config[s]]
                    for s, site in enumerate(graph.sites))
         found.append(cost + sum(tables.edges[e, config[a], config[b]] for e, (a, b) in enumerate(graph.edges)))
     return np.array(found)

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.adaptive.engine import key_of
 from search.adaptive.graph import Graph, Option, Site
 from search.adaptive.latency import LatencyModel, Profile, Reading
+from search.adaptive.memory import key_of
+from search.adaptive.polish import Problem
 from search.adaptive.quality import measure_sensitivity
-from search.adaptive.solver import Problem, solve
+from search.adaptive.solver import solve
 from search.candidate import Candidate
 from search.goal import Goal
 from search.proposers.adaptive import AdaptiveProposer
@@ -96,7 +97,8 @@ def test_two_resources_hold_together() -> None:
     ((), "the search space is empty"),
     ((Site("a", "conv", (OPTION,)), Site("a", "conv", (OPTION,), 0)), "unique, got twice: a"),
     ((Site("a", "conv", (OPTION,), 1), Site("b", "conv", (OPTION,))), "'a' reads a site that comes after it"),
-    ((Site("a", "conv", (OPTION,), tied=True),), "'a' is tied to its source, but has none")])
+    ((Site("a", "conv", (OPTION,), group="g"), Site("b", "conv", (Option("float", "f", ("float",), 1),), 0, group="g")),
+     "sites of one group must offer the same levels: a, b")])
 def test_what_is_no_network_is_refused(sites: tuple[Site, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Graph(sites)

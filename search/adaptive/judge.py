@@ -1,0 +1,180 @@
+"""What a configuration is worth measuring: its expected gain, and the probability that it meets the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import norm
+
+from search.adaptive.graph import Floats, Ints
+from search.adaptive.memory import key_of
+from search.adaptive.posterior import Posterior
+
+LEAST_PROBABILITY = 0.35
+"""Nothing less likely to meet the budget is measured, once something is known to meet it."""
+CURSE = 0.3
+"""What is chosen among hundreds is chosen because its latency is underestimated, by so many standard deviations."""
+
+
+class Aim(StrEnum):
+    """What is looked for."""
+
+    ACCURATE = "accurate"
+    """The highest accuracy within the latency budget."""
+    FASTEST = "fastest"
+    """The least latency among what has an accuracy at all."""
+    FRONT = "front"
+    """The Pareto front of latency and accuracy."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What one more measurement is expected to bring."""
+
+    gain: float
+    """In the unit of accuracy; seconds for the fastest."""
+    probability: float
+    """Of improving by more than the margin that was asked for."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is believed in one round."""
+
+    posterior: Posterior
+    aim: Aim
+    budget_s: float | None
+    accuracy: Mapping[bytes, float]
+    """Configuration -> accuracy on the host."""
+    measured: Ints
+    """(configurations, sites)."""
+
+    def probability(self, configs: Ints) -> Floats:
+        """Return P(latency <= budget): (configurations,)."""
+        if self.budget_s is None:
+            return np.ones(len(configs))
+        mean, deviation = self.posterior.predict(configs)
+        found: Floats = norm.cdf((self.budget_s - mean - CURSE * deviation) / deviation)
+        return found
+
+    def incumbent(self, confidence: float = 0.5) -> Ints | None:
+        """Return the best measured configuration that meets the budget with this probability."""
+        return self.best(self.measured, self._values, confidence)
+
+    def best(self, configs: Ints, accuracy: Floats, confidence: float) -> Ints | None:
+        """Return the best of these that meets the budget with this probability."""
+        if not len(configs):
+            return None
+        usable = np.isfinite(accuracy) & (self.probability(configs) >= confidence)
+        if not usable.any():
+            return None
+        worth = -self.posterior.predict(configs)[0] if self.aim is Aim.FASTEST else accuracy
+        found: Ints = configs[np.argmax(np.where(usable, worth, -np.inf))]
+        return found
+
+    def choose(self, pool: Ints) -> Ints:
+        """Return what should be measured: the largest expected gain times the probability to meet the budget."""
+        accuracy = self._accuracy_of(pool)
+        score = self.score(pool, accuracy)
+        if score.max() > 0:
+            return np.asarray(pool[np.argmax(score)])
+        chance = self.probability(pool)
+        likely = np.where(chance >= LEAST_PROBABILITY, accuracy, -np.inf)
+        return np.asarray(pool[np.argmax(np.where(np.isfinite(likely), likely, -1e9) + 1e-6 * chance)])
+
+    def outlook(self, pool: Ints, margin: float) -> Outlook:
+        """Return what the best of a pool is expected to bring, and the probability that it is more than `margin`."""
+        best = self.incumbent()
+        if best is None or not len(pool):
+            return Outlook(float("inf"), 1.0)
+        accuracy, chance = self._accuracy_of(pool), self.probability(pool)
+        gain = float(self.score(pool, accuracy).max())
+        if self.aim is Aim.ACCURATE:
+            better = accuracy > self.accuracy[key_of(best)] + margin
+            return Outlook(gain, float(np.where(better, chance, 0.0).max()))
+        mean, deviation = self.posterior.predict(pool)
+        now = float(self.posterior.predict(best[None])[0][0])
+        faster = norm.cdf(((1 - margin) * now - mean) / deviation)
+        return Outlook(gain, float(np.where(np.isfinite(accuracy), faster, 0.0).max()))
+
+    def score(self, pool: Ints, accuracy: Floats) -> Floats:
+        """Return expected gains, 0 or more: (configurations,)."""
+        usable = np.where(np.isfinite(accuracy), accuracy, -np.inf)
+        if self.aim is Aim.FRONT:
+            return self._growth(pool, usable)
+        best = self.incumbent()
+        if best is None:
+            floor = 0.5 * float(np.max(usable)) if np.isfinite(usable).any() else 0.0
+            found: Floats = np.maximum(usable - floor, 0.0) * self.probability(pool) ** (1 + len(self.measured))
+            return found
+        if self.aim is Aim.FASTEST:
+            return np.where(np.isfinite(usable), self._saving(pool, best), 0.0)
+        chance = self.probability(pool)
+        return np.where(chance >= LEAST_PROBABILITY, self._gain(usable) * chance, 0.0)
+
+    @cached_property
+    def _values(self) -> Floats:
+        return self._accuracy_of(self.measured)
+
+    def _accuracy_of(self, configs: Ints) -> Floats:
+        return np.array([self.accuracy.get(key_of(c), np.nan) for c in configs])
+
+    def _gain(self, accuracy: Floats) -> Floats:
+        """Return the expected gain over what is measured, each of which meets the budget only probably.
+
+        E[max(a - V, 0)], V the best measured accuracy whose latency is within the budget.
+        """
+        values = self._values
+        chance = np.where(np.isfinite(values), self.probability(self.measured), 0.0)
+        order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
+        values, chance = np.nan_to_num(values[order]), chance[order]
+        better = np.concatenate([[1.0], np.cumprod(1 - chance)])
+        floor = 0.5 * float(values.max())
+        found: Floats = better[-1] * np.maximum(accuracy - floor, 0.0)
+        for value, weight in zip(values, better[:-1] * chance, strict=True):
+            found = found + weight * np.maximum(accuracy - value, 0.0)
+        return found
+
+    def _saving(self, pool: Ints, best: Ints) -> Floats:
+        """Return the expected saving in seconds (Jones et al. 1998, expected improvement, equation 15)."""
+        now = float(self.posterior.predict(best[None])[0][0])
+        mean, deviation = self.posterior.predict(pool)
+        z = (now - mean) / deviation
+        found: Floats = deviation * (z * norm.cdf(z) + norm.pdf(z))
+        return found
+
+    def _growth(self, pool: Ints, accuracy: Floats) -> Floats:
+        """Return by how much the hypervolume under the front of log latency and accuracy grows at the mean.
+
+        The reference point is the slowest and the least accurate that is known (Zitzler and Thiele 1998, S metric).
+        """
+        usable = np.isfinite(self._values)
+        if not usable.any():
+            return np.where(np.isfinite(accuracy), accuracy - np.nanmin(accuracy) + 1e-9, 0.0)
+        times, values = np.log(self.posterior.predict(self.measured[usable])[0]), self._values[usable]
+        slowest, worst = float(times.max()) + 0.05, float(values.min()) - 1e-6
+        mean, deviation = self.posterior.predict(pool)
+        news = np.log(mean + CURSE * deviation)
+        if self.budget_s is not None:
+            slowest = min(slowest, float(np.log(self.budget_s)))
+        now = _volume(times, values, slowest, worst)
+        found = np.zeros(len(pool))
+        for index in np.flatnonzero(np.isfinite(accuracy)):
+            found[index] = _volume(np.append(times, news[index]), np.append(values, accuracy[index]), slowest,
+                                   worst) - now
+        return np.maximum(found, 0.0)
+
+
+def _volume(times: Floats, values: Floats, slowest: float, worst: float) -> float:
+    """Return the area between a front and its reference point."""
+    order = np.argsort(times, kind="stable")
+    times, values = np.minimum(times[order], slowest), np.maximum(values[order], worst)
+    best = np.maximum.accumulate(values)
+    ends = np.append(times[1:], slowest)
+    return float(((ends - times) * (best - worst)).sum())
+
+

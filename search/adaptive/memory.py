@@ -1,0 +1,134 @@
+"""What the host has found out for the engine, and how it is written down so that a study can be replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search.adaptive.graph import Floats, Graph, Ints
+from search.adaptive.quality import Divergence, Sensitivity, measure_sensitivity
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sensitivity table as it was measured."""
+
+    center: Ints
+    values: Floats
+    """Divergences in the order in which they were asked for."""
+    floating: bool
+    """Around float32, where nothing can improve."""
+
+
+@dataclass(frozen=True)
+class News:
+    """What one proposal made the host find out."""
+
+    tables: tuple[Finding, ...] = ()
+    accuracy: Mapping[bytes, float] = field(default_factory=dict)
+    """Configuration -> accuracy; NaN where it is infeasible."""
+    passes: int = 0
+    """Calibration passes beyond the first table."""
+
+    def __add__(self, other: News) -> News:
+        """Return both."""
+        return News((*other.tables, *self.tables), {**other.accuracy, **self.accuracy}, self.passes + other.passes)
+
+    def to_json(self) -> str:
+        """Write it down exactly."""
+        return json.dumps({
+            "schema": SCHEMA, "passes": self.passes,
+            "tables": [{"center": t.center.tolist(), "values": t.values.tolist(), "floating": t.floating}
+                       for t in self.tables],
+            "accuracy": [[np.frombuffer(key, np.int64).tolist(), None if np.isnan(value) else value]
+                         for key, value in self.accuracy.items()]}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> News:
+        """Read it back. Raises ValueError for another schema."""
+        data = json.loads(text)
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"the engine's notes have the schema {data['schema']}, this version reads {SCHEMA}")
+        tables = tuple(Finding(np.array(t["center"], np.int64), np.array(t["values"], float), t["floating"])
+                       for t in data["tables"])
+        accuracy = {key_of(np.array(config)): float("nan") if value is None else float(value)
+                    for config, value in data["accuracy"]}
+        return cls(tables, accuracy, data["passes"])
+
+
+class Memory:
+    """All that the host has found out."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.accuracy: dict[bytes, float] = {}
+        """Configuration -> accuracy on the host; NaN where it is infeasible."""
+        self.tables: list[Sensitivity] = []
+        """The first is around float32."""
+        self.passes = 0
+        """Calibration passes beyond the first table."""
+        self._fresh = News()
+
+    def learn(self, news: News) -> None:
+        """Take in what an earlier proposal found out."""
+        for finding in news.tables:
+            self._keep(finding)
+        self.accuracy.update(news.accuracy)
+        self.passes += news.passes
+
+    def take_table(self, divergence: Divergence, center: Ints, floating: bool = False) -> None:
+        """Measure a sensitivity table."""
+        values: list[Floats] = []
+
+        def asked(configs: Ints) -> Floats:
+            values.append(divergence(configs))
+            return values[-1]
+
+        least = 0.0 if floating else None
+        self.tables.append(measure_sensitivity(self._graph, asked, center, least))
+        found = np.concatenate(values)
+        self._note(tables=(Finding(center, found, floating),), passes=0 if floating else len(found))
+
+    def note_accuracy(self, configs: Ints, accuracy: Floats) -> None:
+        """Take in what the host computed."""
+        found = dict(zip(map(key_of, configs), map(float, accuracy), strict=True))
+        self.accuracy.update(found)
+        self._note(accuracy=found)
+
+    def note_passes(self, passes: int) -> None:
+        """Take in that the host ran the calibration inputs so often."""
+        self._note(passes=passes)
+
+    def news(self) -> News:
+        """Return what has been found out since the last call."""
+        fresh, self._fresh = self._fresh, News()
+        return fresh
+
+    def known(self) -> tuple[Ints, Floats]:
+        """Return configurations and their accuracy, in an order that does not depend on when they became known."""
+        keys = sorted(self.accuracy)
+        return configs_of(keys, self._graph.length), np.array([self.accuracy[key] for key in keys])
+
+    def _keep(self, finding: Finding) -> None:
+        least = 0.0 if finding.floating else None
+        self.tables.append(measure_sensitivity(self._graph, lambda _: finding.values, finding.center, least))
+
+    def _note(self, tables: tuple[Finding, ...] = (), accuracy: Mapping[bytes, float] | None = None,
+              passes: int = 0) -> None:
+        self.passes += passes
+        self._fresh = News(tables, accuracy or {}, passes) + self._fresh
+
+
+def key_of(config: Ints) -> bytes:
+    """Return a configuration as a key."""
+    return np.asarray(config, np.int64).tobytes()
+
+
+def configs_of(keys: Sequence[bytes], length: int) -> Ints:
+    """Return keys as configurations: (count, sites)."""
+    return np.array([np.frombuffer(key, np.int64) for key in keys], np.int64).reshape(-1, length)

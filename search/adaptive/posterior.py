@@ -1,0 +1,133 @@
+"""What is believed of a kind of board after the evidence: corrections, what does not add up, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
+
+from search.adaptive.graph import Bools, Floats, Ints, Tables
+
+if TYPE_CHECKING:
+    from search.adaptive.latency import LatencyModel
+
+LEAST = 0.02
+"""A corrected cost is at least this share of its prior."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Evidence: readings first, then the sites of profiles."""
+
+    features: Floats
+    """(rows, corrections), seconds."""
+    missed: Floats
+    """(rows,), what the prior missed, seconds."""
+    loud: Floats
+    """(rows,), what the board's noise multiplies, seconds; 0 for profiles."""
+    site_noise: Floats
+    """(rows,), seconds; 0 for readings."""
+    similar: Floats
+    """(readings, readings), covariance of rests for a relative deviation of 1, squared seconds."""
+    surely: Bools
+    """(rows,), no spike."""
+
+    def of(self, picked: Ints) -> Rows:
+        """Return some rows, in order."""
+        readings = picked[picked < len(self.similar)]
+        return Rows(self.features[picked], self.missed[picked], self.loud[picked], self.site_noise[picked],
+                     self.similar[np.ix_(readings, readings)], self.surely[picked])
+
+    def variance(self, noise: float, rest: float, spikes: Floats) -> Floats:
+        """Return the covariance of rests, noise and spikes: (rows, rows), squared seconds."""
+        count = len(self.similar)
+        own: Floats = (noise * self.loud) ** 2 + self.site_noise ** 2 + spikes ** 2
+        found: Floats = np.diag(own)
+        found[:count, :count] += self.similar * rest ** 2
+        return found
+
+
+def ridge(count: int) -> Floats:
+    """Return what keeps a covariance invertible."""
+    found: Floats = 1e-18 * np.eye(count)
+    return found
+
+
+class Posterior:
+    """The corrections after the evidence."""
+
+    def __init__(self, model: LatencyModel, features: Floats, missed: Floats, variance: Floats, prior: Floats,
+                 noise: float, rest: float) -> None:
+        """Solve for the corrections.
+
+        Args:
+            model: what it belongs to.
+            features: (rows, corrections), seconds.
+            missed: (rows,), what the prior missed in seconds.
+            variance: (rows, rows), covariance of rests and noise in squared seconds.
+            prior: (corrections,), their variance.
+            noise: relative standard deviation of one measurement.
+            rest: relative standard deviation of what does not add up.
+        """
+        self._predicted: dict[bytes, tuple[Floats, Floats]] = {}
+        self._model, self._features, self._variance, self._prior = model, features, variance, prior
+        self.noise, self._rest, self._missed = noise, rest, missed
+        covariance = (features * prior) @ features.T + variance
+        self._root = np.linalg.cholesky(covariance + ridge(len(missed)))
+        self._weights = self._solve(missed)
+        self.mean = prior * (features.T @ self._weights)
+
+    @cached_property
+    def _loud(self) -> Floats:
+        return np.asarray(np.linalg.cholesky(self._variance + ridge(len(self._variance))), np.float64)
+
+    def _solve(self, right: Floats) -> Floats:
+        found: Floats = cho_solve((self._root, True), right, check_finite=False)
+        return found
+
+    def left_over(self) -> Floats:
+        """Return what corrections and rests do not explain of every row, in seconds."""
+        found: Floats = np.diag(self._variance) * self._weights
+        similar = self._variance - np.diag(np.diag(self._variance))
+        return np.where(similar.any(1), self._missed - self._features @ self.mean - similar @ self._weights, found)
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """Return corrections drawn from the posterior (Matheron's rule)."""
+        start = rng.normal(size=len(self._prior)) * np.sqrt(self._prior)
+        told = self._features @ start + self._loud @ rng.normal(size=len(self._variance))
+        return start + self._prior * (self._features.T @ self._solve(self._missed - told))
+
+    def tables(self, corrections: Floats | None = None) -> Tables:
+        """Return the corrected costs in seconds, of the mean or of given corrections."""
+        theta = self.mean if corrections is None else corrections
+        model = self._model
+        factor = 1.0 + sum(theta[table] for _, table in model.groups)
+        sites = model.prior.sites * np.maximum(factor, LEAST)[:, None, :]
+        edges = model.prior.edges
+        if model.graph.edges:
+            edges = edges * np.maximum(1.0 + theta[model.edge_numbers], 0.0)
+        return Tables(model.graph, sites, edges)
+
+    def predict(self, configs: Ints) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation of the true latency in seconds: (configurations,) each."""
+        key = configs.tobytes()
+        if key not in self._predicted:
+            self._predicted[key] = self._predict(configs)
+        return self._predicted[key]
+
+    def _predict(self, configs: Ints) -> tuple[Floats, Floats]:
+        model = self._model
+        features, base = model.features(configs), model.prior.total(configs)
+        shared = (features * self._prior) @ self._features.T
+        seconds = np.maximum(base + features @ self.mean, LEAST * base)
+        if model.readings:
+            known = np.array([r.latency_s for r in model.readings])
+            shared[:, :len(known)] += self._rest ** 2 * model.similarity(configs, model.configs) * np.outer(
+                seconds, known)
+        mean = base + shared @ self._weights
+        white = solve_triangular(self._root, shared.T, lower=True, check_finite=False)
+        variance = (features ** 2 * self._prior).sum(1) + (self._rest * seconds) ** 2 - (white ** 2).sum(0)
+        return mean, np.sqrt(np.maximum(variance, (1e-4 * mean) ** 2))
