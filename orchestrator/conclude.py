@@ -11,6 +11,7 @@ from orchestrator.outcome import Outcome
 from orchestrator.store.store import Store
 from recipes.bundle.export import export_bundle
 from recipes.bundle.schema import (
+    SCHEMA,
     CandidateEntry,
     DataEntry,
     Latency,
@@ -20,6 +21,8 @@ from recipes.bundle.schema import (
     RecipeFacts,
     TargetEntry,
 )
+from recipes.compilers.tflite.graph import read_graph
+from recipes.compilers.tflite.layers import map_layers
 from recipes.compilers.tflite.quantise import quantiser_recipe
 
 
@@ -36,11 +39,13 @@ def conclude(store: Store, outcome: Outcome) -> Document:
     winner, bench = outcome.verdict.winner, outcome.bench
     place: Path | None = None
     if winner is not None and winner.report is not None:
+        built = winner.report.built
+        layers = map_layers(read_graph(store.blobs.path(built.float_model.model)), bench.builder.target)
         place = export_bundle(
             recipe_folder(store, bench.config.study), _facts(outcome, winner), store.blobs,
-            artifact=winner.report.built.artifact.sha256, float_model=bench.prepared.float_model,
-            statistics=bench.prepared.statistics,
-            quantiser_recipe=quantiser_recipe(bench.layers, winner.candidate, bench.config.io), overwrite=True)
+            artifact=built.artifact.sha256, float_model=built.float_model.model,
+            statistics=built.float_model.statistics,
+            quantiser_recipe=quantiser_recipe(layers, winner.candidate, bench.config.io), overwrite=True)
     document = search_document(outcome, place)
     store.set_document(outcome.study.id, document)
     return document
@@ -56,9 +61,10 @@ def _facts(outcome: Outcome, winner: Found) -> RecipeFacts:
     if (test := outcome.test.get(winner.candidate.id)) is not None:
         accuracy["test"] = dict(test)
     return RecipeFacts.model_validate({
-        "schema": 1, "study": config.study, "created": datetime.now(UTC), "seed": config.seed,
+        "schema": SCHEMA, "study": config.study, "created": datetime.now(UTC), "seed": config.seed,
         "compiler": config.compiler, "io": config.io, "target": TargetEntry.of(bench.builder.target),
         "candidate": CandidateEntry.of(winner.candidate),
+        "prune_criterion": config.prune_criterion if config.prune else None,
         "model": ModelEntry(name=config.model, sha256=prepared.model_digest),
         "data": DataEntry(name=config.data, sha256=dict(prepared.splits)), "tools": dict(prepared.versions),
         "inputs": tuple(PortEntry.of(p) for p in report.built.ports.inputs),

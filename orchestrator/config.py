@@ -40,6 +40,9 @@ class StudyConfig(BaseModel):
     time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
     compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
     sampler: Literal["adaptive", "tpe", "random"] = Field("tpe", description="Proposer.")
+    prune: bool = Field(False, strict=True, description="Also prune channels of the network.")
+    prune_criterion: Literal["obs", "magnitude", "bn_scale", "taylor", "activation"] = Field(
+        "obs", description="In which order channels are pruned.")
     seed: int = Field(0, ge=0, strict=True, description="Seed of the proposer.")
     threads: int = Field(1, ge=1, le=64, strict=True, description="Threads of the runtime on the board.")
     io: Literal["float", "int8"] = Field("float", description="Type of the artifact's inputs and outputs.")
@@ -122,6 +125,7 @@ EXPECTED = {
     "require": "a list of constraints, e.g. ['recall_6 >= -0.01']",
     "measurements": "a whole number that is 1 or more",
     "time": 'a time with its unit, e.g. "30m"',
+    "prune": "true or false",
     "seed": "a whole number that is 0 or more",
     "threads": "a whole number from 1 to 64",
     "accuracy": "host, or board:N with the number of examples, e.g. board:500",

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.loop import Found
 from orchestrator.outcome import Outcome
+from orchestrator.pruned import pruned_groups
 from orchestrator.schemas.search import NO_ENERGY, NOT_EVALUATED
 from orchestrator.store.records import TrialRole
 
@@ -94,6 +95,9 @@ def _entry(outcome: Outcome, found: Found) -> Document:
         "energy_absent_because": NO_ENERGY,
         "widened": list(found.widened),
     }
+    if found.candidate.widths:
+        entry["pruned"] = pruned_groups(outcome.bench.layers.space, found.candidate.width_of)
+        entry["recovery"] = found.candidate.recovery.value
     if test is None:
         entry["test_absent_because"] = NOT_EVALUATED
     return entry

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from device_farm.inventory import Inventory
 from orchestrator.bench import Job
@@ -50,6 +51,10 @@ def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
                       "runtime": {"name": measurement.runtime, "version": measurement.runtime_version}},
             "layers": [{"name": layer.name, "kind": layer.kind, "weights": layer.weights, "macs": layer.macs,
                         "choices": [choice.label for choice in layer.choices]} for layer in bench.layers.space.layers],
+            "groups": [{"name": group.name, "channels": group.channels, "widths": list(group.widths),
+                        "produced_by": list(group.produced_by), "read_by": list(group.read_by)}
+                       for group in bench.layers.space.groups],
+            "left_out": [{"name": entry.name or None, "reason": entry.reason} for entry in bench.left_out],
             "log10_candidates": round(bench.layers.space.log10_size, 2),
             "parameters": bench.prepared.parameters, "baselines": names,
             "seeds": [n.name for n in seeds(bench.layers.space, config.threads)],
@@ -71,6 +76,7 @@ def print_dry_run(document: dict[str, Any], console: Console) -> None:
         table.add_row(Name(layer["name"]), Name(layer["kind"]), f"{layer['weights']:,}", f"{layer['macs']:,}",
                       str(len(layer["choices"])))
     console.print(table)
+    _print_groups(document, console)
     prices, float32 = document["prices"], document["float32"]
     lines = (
         f"10^{document['log10_candidates']:.1f} candidates; baselines: {', '.join(document['baselines'])}; "
@@ -84,3 +90,17 @@ def print_dry_run(document: dict[str, Any], console: Console) -> None:
         console.print(line, highlight=False)
     if document["simulated"]:
         console.print(SIMULATED)
+
+
+def _print_groups(document: dict[str, Any], console: Console) -> None:
+    if document["groups"]:
+        table = figures_table(("channels of", "and of", "read by"), ("kept",),
+                              f"{counted(len(document['groups']), 'group')} of channels that may be pruned")
+        for group in document["groups"]:
+            first, *others = group["produced_by"]
+            table.add_row(Name(first), Name(" ".join(others) or "-"), Name(" ".join(group["read_by"])),
+                          " ".join(map(str, group["widths"])))
+        console.print(table)
+    for entry in document["left_out"]:
+        console.print(f"not pruned: {escape(entry['name'] + ': ' if entry['name'] else '')}{escape(entry['reason'])}",
+                      highlight=False)

@@ -176,6 +176,8 @@ class Loop:
             if twin is not None:
                 raise InfeasibleCandidate(f"its artifact is byte for byte that of trial {twin.trial.number}")
             self.store.set_artifact(entry.trial.id, built.artifact)
+            for step in built.steps:  # the study keeps their blobs
+                self.store.put_step(self.study.id, StepRecord(step.key, step.name, step.outputs, step.tools))
             self._keep_golden(entry.report)
             started = time.perf_counter()
             measurement = self.bench.measure(entry.job())

@@ -20,6 +20,7 @@ from orchestrator.plots import (
     title,
     verdict,
 )
+from orchestrator.pruned import pruned_groups, say_pruned
 from orchestrator.store.records import TrialRole
 from orchestrator.study_view import Point, StudyView
 from orchestrator.units import show_bytes, show_seconds
@@ -118,7 +119,7 @@ def _layers(view: StudyView, point: Point) -> Any:
         hovertext=hover, hoverinfo="text", colorscale=scale, zmin=-0.5, zmax=steps - 0.5, xgap=2, ygap=2,
         colorbar={"title": "bits", "tickvals": list(range(steps)), "ticktext": [str(bits) for bits in BIT_WIDTHS]}))
     figure.update_yaxes(autorange="reversed", tickvals=list(range(len(rows))),
-                        ticktext=[f"{escape(row.name)}  {row.scheme}" for row in rows], automargin=True)
+                        ticktext=[f"{escape(row.label)}  {row.scheme}" for row in rows], automargin=True)
     figure.update_xaxes(side="top")
     return _styled(figure, 22 * len(rows) + 120)
 
@@ -141,6 +142,8 @@ def _hover(view: StudyView, point: Point) -> str:
              f"95 % {show_seconds(low)} - {show_seconds(high)}",
              *(f"{escape(name)} {value:.4f}" for name, value in point.evidence.metrics.items()),
              show_bytes(point.evidence.size_bytes)]
+    if point.widths:
+        lines.append(f"kept: {escape(say_pruned(pruned_groups(view.record.space, point.widths)))}")
     return "<br>".join(lines)
 
 

@@ -136,7 +136,7 @@ def layers(view: StudyView, point: Point, path: Path) -> Path:
     rows = layer_bits(view, point)
     per_block = max(_ROWS, math.ceil(len(rows) / _BLOCKS))
     blocks = [rows[start:start + per_block] for start in range(0, len(rows), per_block)]
-    names = max(len(row.name) for row in rows)
+    names = max(len(row.label) for row in rows)
     left = 0.075 * min(names, 40) + 0.2
     width, height = max(6.0, len(blocks) * (left + 2.2)), 0.24 * max(len(b) for b in blocks) + 1.9
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
@@ -162,7 +162,7 @@ def _strip(axes: Axes, block: Sequence[LayerBits], rows: int) -> None:
     axes.set_xlim(0, 3.0)
     axes.set_ylim(rows if len(block) < rows and rows > _ROWS else len(block), 0)
     axes.set_xticks([0.5, 1.5], ["weights", "activ."], fontsize=8)
-    axes.set_yticks([row + 0.5 for row in range(len(block))], [_short(layer.name) for layer in block], fontsize=8,
+    axes.set_yticks([row + 0.5 for row in range(len(block))], [_short(layer.label) for layer in block], fontsize=8,
                     parse_math=False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

@@ -56,6 +56,13 @@ class LayerBits:
     config: LayerConfig
     weight_bits: int | None
     """None: the operator has no weights."""
+    channels: tuple[int, int] | None = None
+    """How many of its output channels are kept, and of how many; None where none are cut."""
+
+    @property
+    def label(self) -> str:
+        """The layer's name, with its channels where some are cut."""
+        return self.name if self.channels is None else f"{self.name} ({self.channels[0]} of {self.channels[1]})"
 
     @property
     def cells(self) -> tuple[int | None, int]:
@@ -170,9 +177,12 @@ def best_so_far(view: StudyView) -> tuple[Progress, ...]:
 
 def layer_bits(view: StudyView, point: Point) -> tuple[LayerBits, ...]:
     """Return a candidate's bits in the order of the network."""
+    space = view.record.space
+    cut = {layer: (point.widths[group.name], group.channels) for group in space.groups if group.name in point.widths
+           for layer in group.produced_by}
     return tuple(LayerBits(layer.name, layer.kind, point.layers[layer.name],
-                           point.layers[layer.name].weight_bits if layer.weights else None)
-                 for layer in view.record.space.layers)
+                           point.layers[layer.name].weight_bits if layer.weights else None, cut.get(layer.name))
+                 for layer in space.layers)
 
 
 def plot_document(view: StudyView, pictures: Sequence[Picture]) -> StudyPlot:

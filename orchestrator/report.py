@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.pruned import called, say_pruned
 from orchestrator.tables import SIMULATED, Name, figures_table
 from orchestrator.units import counted, show_bytes, show_seconds
 
@@ -31,6 +32,10 @@ def print_report(document: Document, console: Console) -> None:
     shown = [*(entry for _, entry in rows), *(document["pareto"] if front else [])]
     if any(not entry["latency_s"]["confirmed"] for entry in shown):
         console.print("~ measured once, in the search; the others were confirmed side by side")
+    winner = document["winner"]
+    if winner is not None and "pruned" in winner:
+        console.print(f"Channels kept: {escape(say_pruned(winner['pruned']))}; recovery: {winner['recovery']}",
+                      highlight=False)
     for entry in document["baselines_absent"]:
         console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
     console.print(_verdict(document))
@@ -64,7 +69,7 @@ def _table(document: Document, objective: str, rows: list[tuple[RenderableType, 
 def _pareto(document: Document, objective: str) -> Table:
     table = figures_table(("candidate",), ("latency", "size", f"{objective} val"), "Pareto front")
     for entry in document["pareto"]:
-        table.add_row(Name(str(entry["name"] or entry["candidate_id"])),
+        table.add_row(Name(called(entry["name"] or entry["candidate_id"], entry)),
                       ("" if entry["latency_s"]["confirmed"] else "~")
                       + show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}")

@@ -12,6 +12,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from orchestrator.pruned import pruned_groups
 from orchestrator.schemas.search import NO_ENERGY, NOT_EVALUATED, Entry, SearchDocument
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.schemas.studies import (
@@ -61,7 +62,7 @@ def pareto_document(view: StudyView) -> StudyPareto:
     """Return the candidates that no other beats, from everything that was measured so far."""
     return {"schema": SCHEMA, "study": view.record.name, "metric": view.metric,
             "latency_stat": view.config.latency_stat, "simulated": view.simulated,
-            "pareto": [entry_of(point, view.metric) for point in view.front()]}
+            "pareto": [entry_of(view, point) for point in view.front()]}
 
 
 def remove_study(store: Store, name: str) -> StudyRemoved:
@@ -122,8 +123,9 @@ def why_no_result(record: StudyRecord) -> str:
     return f"{how}; continue it with: orchestrator search --study {record.name} --resume"
 
 
-def entry_of(point: Point, metric: str) -> Entry:
+def entry_of(view: StudyView, point: Point) -> Entry:
     """Return a measured candidate as the documents of `search` show it."""
+    metric = view.metric
     latency, trial = point.latency, point.trial
     entry: Entry = {
         "name": trial.label,
@@ -140,6 +142,9 @@ def entry_of(point: Point, metric: str) -> Entry:
         "energy_absent_because": NO_ENERGY,
         "widened": list(trial.widened),
     }
+    if point.widths:
+        entry["pruned"] = pruned_groups(view.record.space, point.widths)
+        entry["recovery"] = point.recovery.value
     if point.test is None:
         entry["test_absent_because"] = NOT_EVALUATED
     return entry
@@ -160,17 +165,21 @@ class Freed:
 
 
 def _trial(view: StudyView, trial: TrialRecord, point: Point | None) -> TrialDocument:
-    return {
+    candidate = json.loads(trial.candidate)
+    found: TrialDocument = {
         "trial": trial.number,
         "name": trial.label,
         "candidate_id": trial.candidate_id,
         "role": trial.role.value,
         "state": trial.state.value,
         "reason": trial.reason,
-        "result": None if point is None else entry_of(point, view.metric),
+        "result": None if point is None else entry_of(view, point),
         "feasible": None if point is None or view.goal is None else view.feasible(point),
-        "layers": dict(json.loads(trial.candidate)["layers"]),
+        "layers": dict(candidate["layers"]),
     }
+    if "widths" in candidate:
+        found["widths"] = dict(candidate["widths"])
+    return found
 
 
 def _result(document: SearchDocument) -> Result | None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from orchestrator.pruned import called
 from orchestrator.report import print_report
 from orchestrator.tables import SIMULATED, Name, figures_table, print_listing
-from orchestrator.units import show_bytes, show_seconds
+from orchestrator.units import counted, show_bytes, show_seconds
 
 if TYPE_CHECKING:  # they import all that a search needs
     from orchestrator.schemas.recipes import RecipesList
@@ -48,7 +49,9 @@ def print_study(document: StudyShow, view: StudyView, console: Console) -> None:
                   highlight=False)
     console.print(escape(f"{study['model']} on {study['device']}; asked for: {asked or 'nothing'}"), highlight=False)
     console.print(f"{counts['complete']} measured{', ' if others else ''}{others}; "
-                  f"{len(view.record.space.layers)} layers, 10^{view.record.space.log10_size:.1f} candidates",
+                  f"{len(view.record.space.layers)} layers, "
+                  + (f"{counted(len(groups), 'group')} of channels, " if (groups := view.record.space.groups) else "")
+                  + f"10^{view.record.space.log10_size:.1f} candidates",
                   highlight=False)
     if document["search"] is None:
         why, _, hint = document["search_absent_because"].partition("; ")
@@ -122,7 +125,7 @@ def _print_trials(document: StudyShow, view: StudyView, console: Console) -> Non
 
 
 def _name(entry: Entry) -> str:
-    return entry["name"] or entry["candidate_id"]
+    return called(entry["name"] or entry["candidate_id"], entry)
 
 
 def _met(met: bool) -> str:

@@ -146,8 +146,10 @@ class StudyRun:
         """Refuse what a resume may not change, before anything is prepared. Raises UsageError, StudyNotFound."""
         study = self._store.study(self._config.study)
         config = self._config.model_dump(mode="json", by_alias=True)
-        changed = [f"{key} (it has {study.config.get(key)}, asked for is {value})" for key, value in config.items()
-                   if study.config.get(key) != value and key not in CHANGEABLE]
+        defaults = StudyConfig.model_validate({}).model_dump(mode="json", by_alias=True)
+        stored = {**defaults, **study.config}  # an older study has fewer keys
+        changed = [f"{key} (it has {stored[key]}, asked for is {value})" for key, value in config.items()
+                   if stored[key] != value and key not in CHANGEABLE]
         if changed:
             raise UsageError(f"study {study.name!r} cannot be continued with another {', '.join(changed)}; on resume "
                              f"only {', '.join(CHANGEABLE)} may change; start a new --study")
@@ -189,6 +191,8 @@ class StudyRun:
                 space=space, tool_versions=dict(prepared.versions)))
         outputs = {"float_model": prepared.float_model, "statistics": prepared.statistics,
                    **({"reference_outputs": prepared.reference.outputs} if prepared.reference else {}),
+                   **({"plan": prepared.plan} if prepared.plan else {}),
+                   **({"weights": prepared.pruning.weights} if prepared.pruning else {}),
                    **{f"split:{name}": blob for name, blob in prepared.splits.items()}}
         key = digest_of({"model": prepared.model_digest, "outputs": dict(outputs), "tools": dict(prepared.versions)})
         self._store.put_step(study.id, StepRecord(key, "prepare", outputs, dict(prepared.versions)))

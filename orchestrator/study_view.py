@@ -22,6 +22,7 @@ from orchestrator.store.records import (
 from orchestrator.store.store import Store
 from orchestrator.units import Budget, parse_budget, parse_size_budget
 from profilers.statistics import LatencySummary, summarise
+from search.candidate import Recovery
 from search.goal import Evidence, Goal, Requirement, pareto_front, resolve_minimum
 from search.space import LayerConfig
 
@@ -41,6 +42,9 @@ class Point:
     test: Mapping[str, float] | None
     compiler: str
     layers: Mapping[str, LayerConfig]
+    widths: Mapping[str, int]
+    """Group of channels -> how many are kept, of those that are narrowed."""
+    recovery: Recovery
     simulated: bool
 
     @property
@@ -133,6 +137,7 @@ def _point(history: TrialHistory, statistic: str) -> Point | None:
         evidence=Evidence(latency.value(statistic), trial.size_bytes, metrics[Split.VALIDATION]),
         test=metrics[Split.TEST] or None, compiler=str(candidate["compiler"]),
         layers={name: LayerConfig.from_label(label) for name, label in candidate["layers"].items()},
+        widths=dict(candidate.get("widths", {})), recovery=Recovery(candidate.get("recovery", Recovery.NONE)),
         simulated=any(m.measurement.simulated for m in history.measurements))
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 SIMULATED = "[yellow]Latencies are simulated (a roofline model), not measured.[/]"
-_PIECE = re.compile(r"[^-_.:+/]*[-_.:+/]+|[^-_.:+/]+")
+_PIECE = re.compile(r"[^-_.:+/ ]*[-_.:+/ ]+|[^-_.:+/ ]+")
 _GAP = 2
 _LEAST = 12
 """Columns that a shortened text keeps."""

@@ -34,7 +34,10 @@ from recipes.compilers.tflite.compare import (
     worst_output,
 )
 from recipes.compilers.tflite.graph import read_graph
+from recipes.compilers.tflite.grouped import Grouped, with_groups
 from recipes.compilers.tflite.layers import LayerMap, map_layers
+from recipes.compress.groups import LeftOut, Plan
+from recipes.compress.planning import PruneSettings
 from recipes.errors import ConversionMismatch, ModelError
 from recipes.models.prepare import Prepared, prepare
 from recipes.models.source import Reference, parse_data, parse_model
@@ -60,6 +63,8 @@ class Workbench:
     layers: LayerMap
     builder: BuildInputs
     evaluator: EvaluationInputs
+    left_out: tuple[LeftOut, ...]
+    """Channels that cannot be pruned; none where pruning is off."""
     runtime_version: str
     """On the board."""
     exclusive: bool
@@ -99,7 +104,8 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
                   f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=progress.note, stop=stop)
     try:
         progress.phase(f"importing {config.model}")
-        importing = pool.submit(prepare, model, data, store.blobs.root)
+        prune = PruneSettings(config.prune_criterion, config.seed) if config.prune else None
+        importing = pool.submit(prepare, model, data, store.blobs.root, prune)
         with bench:
             prepared, runner = _ran(importing, model), bench.runner
             target = wiring.target_of(runner.facts, runner.runtime_name, runner.runtime_version)
@@ -107,13 +113,14 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
             evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, prepared.metric_names,
                                          place, agent, parse_accuracy(config.accuracy))
             layers = _map_layers(store, prepared, target, model)
+            grouped = _with_groups(store, prepared, layers)
             progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
             _check_conversion(pool, store, prepared, layers, evaluator, model)
             yield Workbench(
-                store, config, board, bench, pool, prepared, layers,
+                store, config, board, bench, pool, prepared, grouped.layers,
                 BuildInputs(store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports, target,
-                            config.io),
-                evaluator, runner.runtime_version,
+                            config.io, prepared.pruning),
+                evaluator, grouped.left_out, runner.runtime_version,
                 wiring.same_machine(runner.facts) and board.shares_host == "forbidden", progress)
     finally:
         pool.shutdown()
@@ -169,6 +176,13 @@ def _map_layers(store: Store, prepared: Prepared, target: Target, model: Referen
         return map_layers(read_graph(store.blobs.path(prepared.float_model)), target)
     except ValueError as error:
         raise ModelError(f"{model.text}: {error}") from error
+
+
+def _with_groups(store: Store, prepared: Prepared, layers: LayerMap) -> Grouped:
+    """Add what can be pruned to the space."""
+    if prepared.plan is None:
+        return Grouped(layers, ())
+    return with_groups(layers, Plan.from_bytes(store.blobs.path(prepared.plan).read_bytes()))
 
 
 def result_of(future: Future[T]) -> T:

@@ -1,4 +1,4 @@
-"""A candidate: one configuration for every layer, and the choices that hold for all of them."""
+"""A candidate: a configuration for every layer, a width for every group, and the choices that hold for all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,24 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 
 from search.space import LayerConfig, SearchSpace
+
+
+class Recovery(StrEnum):
+    """How the accuracy that pruning costs is won back; cheapest first."""
+
+    NONE = "none"
+    """The kept weights stay as they are."""
+    RECONSTRUCT = "reconstruct"
+    """Layer-by-layer least squares on the calibration inputs."""
+
+    @property
+    def rank(self) -> int:
+        """Place in the order of prices: a dearer level has a greater rank (the values sort as text)."""
+        return list(Recovery).index(self)
 
 
 @dataclass(frozen=True)
@@ -20,14 +35,30 @@ class Candidate:
     """(layer name, configuration), in the order of the space."""
     threads: int = 1
     """Threads of the runtime on the board."""
+    widths: tuple[tuple[str, int], ...] = ()
+    """(group name, kept channels) of the groups that are narrowed, in the order of the space."""
+    recovery: Recovery = Recovery.NONE
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise ValueError(f"threads: expected at least 1, got {self.threads}")
+        if self.recovery is Recovery.RECONSTRUCT and not self.widths:
+            raise ValueError("recovery: nothing is pruned, so there is nothing to reconstruct; expected none")
 
     @classmethod
-    def of(cls, space: SearchSpace, configs: Mapping[str, LayerConfig], threads: int = 1) -> Candidate:
-        """Make a candidate of `space`. Raises ValueError for a missing, unknown or illegal layer."""
+    def of(cls, space: SearchSpace, configs: Mapping[str, LayerConfig], threads: int = 1,
+           widths: Mapping[str, int] | None = None, recovery: Recovery | None = None) -> Candidate:
+        """Make a candidate of `space`.
+
+        Args:
+            space: what is legal.
+            configs: layer name -> configuration, for every layer.
+            threads: of the runtime on the board.
+            widths: group name -> kept channels; a group that is not named stays as wide as it is.
+            recovery: by default `reconstruct` where something is narrowed, else `none`.
+
+        Raises ValueError for a missing, unknown or illegal layer, group or width.
+        """
         unknown = sorted(set(configs) - set(space.by_name))
         missing = sorted(set(space.by_name) - set(configs))
         if unknown or missing:
@@ -38,18 +69,30 @@ class Candidate:
                 raise ValueError(
                     f"layer {layer.name}: {configs[layer.name].label} is not legal; legal: {legal}")
         ordered = tuple((layer.name, configs[layer.name]) for layer in space.layers)
-        return cls(space.compiler, ordered, threads)
+        narrowed = _narrowed(space, widths or {})
+        if recovery is None:
+            recovery = Recovery.RECONSTRUCT if narrowed else Recovery.NONE
+        return cls(space.compiler, ordered, threads, narrowed, recovery)
 
     @cached_property
     def config_of(self) -> Mapping[str, LayerConfig]:
         return dict(self.layers)
 
     @cached_property
+    def width_of(self) -> Mapping[str, int]:
+        """Group name -> kept channels, of the groups that are narrowed."""
+        return dict(self.widths)
+
+    @cached_property
     def canonical(self) -> str:
-        """Canonical JSON: sorted keys, no spaces."""
-        return json.dumps(
-            {"compiler": self.compiler, "layers": {n: c.label for n, c in self.layers}, "threads": self.threads},
-            sort_keys=True, separators=(",", ":"))
+        """Canonical JSON: sorted keys, no spaces; widths and recovery only where there are any."""
+        data: dict[str, object] = {"compiler": self.compiler, "layers": {n: c.label for n, c in self.layers},
+                                   "threads": self.threads}
+        if self.widths:
+            data["widths"] = dict(self.widths)
+        if self.recovery is not Recovery.NONE or self.widths:
+            data["recovery"] = self.recovery.value
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def id(self) -> str:
@@ -63,4 +106,19 @@ class Candidate:
         if data["compiler"] != space.compiler:
             raise ValueError(f"compiler: the space is of {space.compiler!r}, the candidate of {data['compiler']!r}")
         configs = {name: LayerConfig.from_label(label) for name, label in data["layers"].items()}
-        return cls.of(space, configs, data["threads"])
+        return cls.of(space, configs, data["threads"], data.get("widths", {}),
+                      Recovery(data.get("recovery", Recovery.NONE)))
+
+
+def _narrowed(space: SearchSpace, widths: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Check widths and return those below full, in the order of the space."""
+    for name, width in widths.items():
+        group = space.group_of.get(name)
+        if group is None:
+            known = ", ".join(space.group_of) or "none (pruning is off, or nothing can be pruned)"
+            raise ValueError(f"no group is called {name!r}; groups of the space: {known}")
+        if width not in group.widths:
+            raise ValueError(f"group {name}: {width} channels are not legal; legal: "
+                             f"{', '.join(map(str, group.widths))}")
+    return tuple((group.name, widths[group.name]) for group in space.groups
+                 if widths.get(group.name, group.channels) != group.channels)

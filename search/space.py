@@ -126,24 +126,63 @@ class Layer:
         return self.choices[0]
 
 
+@dataclass(frozen=True, slots=True)
+class PruneGroup:
+    """One variable of pruning: channels that layers share, so that they go together or not at all."""
+
+    name: str
+    """The module path of the first layer that produces the channels."""
+    channels: int
+    """Of the network as it was given."""
+    widths: tuple[int, ...]
+    """Legal numbers of kept channels, widest (`channels`) first."""
+    produced_by: tuple[str, ...]
+    """Layers whose output channels these are; a depthwise convolution stands here and in `read_by`."""
+    read_by: tuple[str, ...]
+    """Layers whose input channels these are."""
+
+    def __post_init__(self) -> None:
+        if self.widths[:1] != (self.channels,):
+            raise ValueError(f"group {self.name}: the widest width is all {self.channels} channels, "
+                             f"got {list(self.widths)}")
+        if list(self.widths) != sorted(set(self.widths), reverse=True) or self.widths[-1] < 1:
+            raise ValueError(f"group {self.name}: widths must be positive, distinct and sorted, widest first, "
+                             f"got {list(self.widths)}")
+        if not self.produced_by:
+            raise ValueError(f"group {self.name}: no layer produces its channels")
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """What one compiler and one board's runtime can really execute, layer by layer."""
 
     compiler: str
     layers: tuple[Layer, ...]
+    groups: tuple[PruneGroup, ...] = ()
+    """Channels that may be pruned; none where pruning is off or not possible."""
 
     def __post_init__(self) -> None:
-        names = [layer.name for layer in self.layers]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"layer names must be unique, got twice: {', '.join(twice)}")
+        for what, names in (("layer", [layer.name for layer in self.layers]),
+                            ("group", [group.name for group in self.groups])):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} names must be unique, got twice: {', '.join(twice)}")
+        for group in self.groups:
+            unknown = [name for name in (*group.produced_by, *group.read_by) if name not in self.by_name]
+            if unknown:
+                raise ValueError(f"group {group.name}: no such layer in the space: {', '.join(unknown)}")
 
     @cached_property
     def by_name(self) -> Mapping[str, Layer]:
         return {layer.name: layer for layer in self.layers}
 
+    @cached_property
+    def group_of(self) -> Mapping[str, PruneGroup]:
+        """Group name -> group."""
+        return {group.name: group for group in self.groups}
+
     @property
     def log10_size(self) -> float:
         """Decimal logarithm of the number of distinct candidates."""
-        return sum(math.log10(len(layer.choices)) for layer in self.layers)
+        return sum(math.log10(n) for n in (*(len(layer.choices) for layer in self.layers),
+                                           *(len(group.widths) for group in self.groups)))

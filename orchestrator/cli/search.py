@@ -56,6 +56,8 @@ class StudyOptions(TypedDict):
     io: str | None
     accuracy: str | None
     baselines: str | None
+    prune: bool | None
+    prune_criterion: str | None
     seed: int | None
     study: str | None
 
@@ -97,6 +99,12 @@ def search(
     accuracy: Annotated[str | None, typer.Option(
         help="Where accuracy is evaluated: host, or board:N examples. [default: host]", rich_help_panel=_WORK)] = None,
     baselines: Annotated[str | None, typer.Option(help="all or needed. [default: all]", rich_help_panel=_WORK)] = None,
+    prune: Annotated[bool | None, typer.Option(
+        "--prune/--no-prune", help="Also prune channels. [default: no-prune]", show_default=False,
+        rich_help_panel=_WORK)] = None,
+    prune_criterion: Annotated[str | None, typer.Option(
+        help="In which order channels go: obs, magnitude, bn_scale, taylor or activation. [default: obs]",
+        rich_help_panel=_WORK)] = None,
     seed: Annotated[int | None, typer.Option(
         parser=whole, metavar="<int>", help="Seed of the proposer. [default: 0]", rich_help_panel=_WORK)] = None,
     study: Annotated[str | None, typer.Option(
@@ -125,7 +133,8 @@ def search(
             "device": device, "budget": budget, "size_budget": size_budget, "max_drop": max_drop,
             "require": tuple(require or ()), "latency_stat": latency_stat, "confidence": confidence, "model": model,
             "data": data, "measurements": measurements, "time": time, "sampler": sampler, "compiler": compiler,
-            "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines, "seed": seed,
+            "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines, "prune": prune,
+            "prune_criterion": prune_criterion, "seed": seed,
             "study": study or (None if config else f"{datetime.now().astimezone():%Y%m%d-%H%M%S}")})
         if resume:
             stored = _stored(study or load_config(config, asked).study, store)

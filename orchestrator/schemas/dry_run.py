@@ -35,6 +35,29 @@ class DryRunLayer(TypedDict):
 
 
 @strict
+class DryRunGroup(TypedDict):
+    """Channels that are pruned together or not at all."""
+
+    name: str
+    channels: int
+    widths: list[int]
+    """Numbers of channels that may be kept, widest first."""
+    produced_by: list[str]
+    """Layers whose output channels they are."""
+    read_by: list[str]
+    """Layers whose input channels they are."""
+
+
+@strict
+class DryRunLeftOut(TypedDict):
+    """Channels that cannot be pruned."""
+
+    name: str | None
+    """The first layer that produces them; null for the whole network."""
+    reason: str
+
+
+@strict
 class Prices(TypedDict):
     """What one candidate costs, seconds."""
 
@@ -63,6 +86,9 @@ class DryRunDocument(TypedDict):
     model: str
     board: DryRunBoard
     layers: list[DryRunLayer]
+    groups: list[DryRunGroup]
+    """Empty without --prune."""
+    left_out: list[DryRunLeftOut]
     log10_candidates: float
     """Decimal logarithm of the number of candidates."""
     parameters: int

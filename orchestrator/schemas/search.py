@@ -54,6 +54,17 @@ class Metrics(TypedDict):
 
 
 @strict
+class PrunedGroup(TypedDict):
+    """Coupled channels of which some were cut."""
+
+    group: str
+    """The first layer that produces them."""
+    kept: int
+    channels: int
+    """Of the network as it was given."""
+
+
+@strict
 class Entry(TypedDict):
     """A candidate that was built and measured."""
 
@@ -71,6 +82,10 @@ class Entry(TypedDict):
     test_absent_because: NotRequired[str]
     widened: list[str]
     """Layers that took the next wider format, because the one that was asked for is not legal there."""
+    pruned: NotRequired[list[PrunedGroup]]
+    """Absent where nothing is pruned."""
+    recovery: NotRequired[Literal["none", "reconstruct"]]
+    """How the accuracy was won back after pruning."""
 
 
 @strict

@@ -86,6 +86,8 @@ class TrialDocument(TypedDict):
     """Whether every constraint holds; null while a baseline that the budget needs is missing."""
     layers: dict[str, str]
     """Layer -> configuration."""
+    widths: NotRequired[dict[str, int]]
+    """Group of channels -> how many are kept; absent where nothing is pruned."""
 
 
 @strict
@@ -99,7 +101,8 @@ class StudyShow(TypedDict):
     model_digest: str
     tool_versions: dict[str, str]
     search_space: dict[str, JsonValue]
-    """compiler, layers (name, kind, choices, weights, macs) and log10_size: the number of candidates."""
+    """compiler, layers (name, kind, choices, weights, macs), log10_size: the number of candidates; where channels
+    may be pruned: groups (name, channels, widths, produced_by, read_by)."""
     objective: str
     trials: list[TrialDocument]
     search: SearchDocument | None

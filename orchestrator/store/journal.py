@@ -27,6 +27,8 @@ from orchestrator.store.store import Store
 from search.space import SearchSpace
 
 TRIAL_ID = "trial_id"
+WIDTH = "width:"
+"""Before a group's name, where its kept channels are a parameter."""
 _LOCK_GRACE_S = 3
 """A lock that a killed process left behind is broken after this time; a write takes milliseconds."""
 
@@ -66,6 +68,7 @@ class OptunaJournal:
         self._metric = metric
         self._constraints = constraints
         self._choices = _distributions(study.space)
+        self._full = {f"{WIDTH}{group.name}": group.channels for group in study.space.groups}
         self._study = _open_study(store.journal_path(study.id), study.name, metric)
         there = self._study.get_trials(deepcopy=False)
         self._there = {str(trial.user_attrs.get(TRIAL_ID)) for trial in there}
@@ -91,7 +94,9 @@ class OptunaJournal:
 
     def _project(self, history: TrialHistory) -> FrozenTrial | None:
         trial = history.trial
-        labels: Mapping[str, str] = json.loads(trial.candidate)["layers"]
+        candidate = json.loads(trial.candidate)
+        labels: Mapping[str, str | int] = {**candidate["layers"], **self._full, **{
+            f"{WIDTH}{name}": width for name, width in candidate.get("widths", {}).items()}}
         # A baseline may be outside the space (other numeric formats): those layers are no parameters.
         params = {name: labels[name] for name, distribution in self._choices.items()
                   if labels.get(name) in distribution.choices}
@@ -141,5 +146,7 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def _distributions(space: SearchSpace) -> dict[str, CategoricalDistribution]:
-    return {layer.name: CategoricalDistribution([choice.label for choice in layer.choices])
-            for layer in space.layers}
+    layers = {layer.name: CategoricalDistribution([choice.label for choice in layer.choices])
+              for layer in space.layers}
+    return {**layers, **{f"{WIDTH}{group.name}": CategoricalDistribution(list(group.widths))
+                         for group in space.groups}}

@@ -26,22 +26,28 @@ from orchestrator.store.records import (
 )
 from orchestrator.store.samples import pack, unpack
 from profilers.measurement import Measurement, Sensors
-from search.space import Layer, LayerConfig, SearchSpace
+from search.space import Layer, LayerConfig, PruneGroup, SearchSpace
 
 
 def space_to_json(space: SearchSpace) -> dict[str, JsonValue]:
     """Write a space so that `space_from_json` gives an equal one."""
-    return {"compiler": space.compiler, "layers": [
+    layers: list[JsonValue] = [
         {"name": layer.name, "kind": layer.kind, "weights": layer.weights, "macs": layer.macs,
-         "choices": [choice.label for choice in layer.choices]} for layer in space.layers]}
+         "choices": [choice.label for choice in layer.choices]} for layer in space.layers]
+    groups: list[JsonValue] = [
+        {"name": group.name, "channels": group.channels, "widths": list(group.widths),
+         "produced_by": list(group.produced_by), "read_by": list(group.read_by)} for group in space.groups]
+    return {"compiler": space.compiler, "layers": layers, **({"groups": groups} if groups else {})}
 
 
 def space_from_json(data: Mapping[str, JsonValue]) -> SearchSpace:
     """Read what `space_to_json` wrote. Raises ValueError."""
-    layers = data["layers"]
-    if not isinstance(layers, list):
-        raise ValueError(f"space: expected a list of layers, got {type(layers).__name__}")
-    return SearchSpace(str(data["compiler"]), tuple(_layer(item) for item in layers))
+    layers, groups = data["layers"], data.get("groups", [])
+    for what, found in (("layers", layers), ("groups", groups)):
+        if not isinstance(found, list):
+            raise ValueError(f"space: expected a list of {what}, got {type(found).__name__}")
+    return SearchSpace(str(data["compiler"]), tuple(_layer(item) for item in layers),  # type: ignore[union-attr]
+                       tuple(_group(item) for item in groups))  # type: ignore[union-attr]
 
 
 def _layer(item: JsonValue) -> Layer:
@@ -51,6 +57,15 @@ def _layer(item: JsonValue) -> Layer:
             choices = tuple(LayerConfig.from_label(str(label)) for label in labels)
             return Layer(name, kind, choices, weights, macs)
     raise ValueError(f"space: expected a layer with name, kind, weights, macs and choices, got {item!r}")
+
+
+def _group(item: JsonValue) -> PruneGroup:
+    match item:
+        case {"name": str(name), "channels": int(channels), "widths": list(widths), "produced_by": list(produced),
+              "read_by": list(read)}:
+            return PruneGroup(name, channels, tuple(int(str(width)) for width in widths), tuple(map(str, produced)),
+                              tuple(map(str, read)))
+    raise ValueError(f"space: expected a group with name, channels, widths, produced_by and read_by, got {item!r}")
 
 
 def holder_of(row: Study) -> Holder | None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from recipes.bundle.schema import RECIPE, SCHEMA, BundleError, Recipe, recipe_schema
+from search.candidate import Recovery
 
 DAMAGED = "the file is damaged, cut off or was edited: copy the bundle again, or export it again"
 
@@ -47,9 +48,11 @@ def load_recipe(folder: Path) -> Recipe:
     if isinstance(version, int) and version > SCHEMA:
         raise BundleError(f"schema {version} is newer than this program reads (up to {SCHEMA})", path,
                           "upgrade hil-orchestrator here")
-    if version != SCHEMA or isinstance(version, bool):
-        raise BundleError(f"schema: expected {SCHEMA}, got {version!r}" if "schema" in data
+    if version not in (1, SCHEMA) or isinstance(version, bool):
+        raise BundleError(f"schema: expected 1 or {SCHEMA}, got {version!r}" if "schema" in data
                           else "the key 'schema' is missing", path, DAMAGED)
+    if version == 1:
+        data = _upgraded(data, path)
     try:
         return Recipe.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
@@ -57,6 +60,19 @@ def load_recipe(folder: Path) -> Recipe:
         raise BundleError("; ".join(problems), path, DAMAGED) from error
     except (TypeError, ValueError) as error:
         raise BundleError(f"not plain keys and values ({error})", path, DAMAGED) from error
+
+
+def _upgraded(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Bring a recipe of schema 1, which knew no pruning, to the present one. Raises BundleError."""
+    candidate = data.get("candidate")
+    entry = dict(candidate) if isinstance(candidate, dict) else {}
+    new = [f"candidate.{key}" for key in ("widths", "recovery") if key in entry]
+    if new or "prune_criterion" in data:
+        raise BundleError(f"{', '.join(new) or 'prune_criterion'}: unknown key in schema 1", path, DAMAGED)
+    if isinstance(candidate, dict):
+        candidate = {**entry, "widths": {}, "recovery": Recovery.NONE.value}
+        data = {**data, "candidate": candidate}
+    return {**data, "schema": SCHEMA, "prune_criterion": None}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recipes.bundle.schema import MODEL, Measured, PortEntry, Recipe
+from recipes.bundle.schema import FLOAT_MODEL, MODEL, Measured, PortEntry, Recipe
 
 _INTERPRETER = {"litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 
@@ -38,6 +38,10 @@ def _summary(recipe: Recipe) -> str:
     lines = [f"`{MODEL}`: {recipe.files['model.tflite'].size_bytes:,} bytes, {changed} of {len(labels)} layers "
              f"quantised, found by study {recipe.study!r} on {recipe.created:%Y-%m-%d}; "
              "`recipe.yaml` says everything that decides its bytes."]
+    if recipe.candidate.widths:
+        kept = ", ".join(f"{name} {width}" for name, width in recipe.candidate.widths.items())
+        lines.append(f"Pruned: channels kept of each group: {kept} (order: {recipe.prune_criterion}, recovery: "
+                     f"{recipe.candidate.recovery}); `{FLOAT_MODEL}` is the pruned network.")
     lines += [_measured(entry) for entry in recipe.measured]
     lines += [f"Accuracy on the {split} split: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
               + "." for split, metrics in recipe.accuracy.items() if metrics]

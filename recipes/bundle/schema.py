@@ -12,10 +12,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from recipes.ports import Ports, PortSpec
 from recipes.target import Target
-from search.candidate import Candidate
+from search.candidate import Candidate, Recovery
 from search.space import LayerConfig
 
-SCHEMA = 1
+SCHEMA = 2
 MODEL: Final = "model.tflite"
 FLOAT_MODEL: Final = "float.tflite"
 STATISTICS: Final = "calibration.json"
@@ -81,19 +81,24 @@ class TargetEntry(_Strict):
 
 
 class CandidateEntry(_Strict):
-    """One configuration for every layer."""
+    """One configuration for every layer, and the widths of what was pruned."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    """First digits of the SHA-256 of the canonical form of compiler, layers and threads."""
+    """First digits of the SHA-256 of the canonical form of compiler, layers, threads, widths and recovery."""
     threads: Annotated[int, Field(ge=1)]
     """Threads of the runtime on the board."""
     layers: Annotated[dict[str, Label], Field(min_length=1)]
     """Layer name -> configuration, e.g. `static_w8a8`."""
+    widths: dict[str, Annotated[int, Field(ge=1)]]
+    """Group of coupled channels -> how many were kept; groups that were not narrowed are not named."""
+    recovery: Literal["none", "reconstruct"]
+    """How the accuracy was won back after pruning."""
 
     @classmethod
     def of(cls, candidate: Candidate) -> Self:
-        return cls(id=candidate.id, threads=candidate.threads,
-                   layers={name: config.label for name, config in candidate.layers})
+        return cls.model_validate({
+            "id": candidate.id, "threads": candidate.threads, "widths": dict(candidate.widths),
+            "recovery": candidate.recovery.value, "layers": {name: config.label for name, config in candidate.layers}})
 
 
 class ModelEntry(_Strict):
@@ -184,7 +189,7 @@ class FileFacts(_Strict):
 class RecipeFacts(_Strict):
     """All of a recipe but its files, which the export describes."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: Literal[2] = Field(default=2, alias="schema")
     """Version of this format. A reader refuses a newer one."""
     study: Text
     """The study that found the candidate."""
@@ -197,6 +202,8 @@ class RecipeFacts(_Strict):
     """Type of the artifact's inputs and outputs."""
     target: TargetEntry
     candidate: CandidateEntry
+    prune_criterion: Literal["obs", "magnitude", "bn_scale", "taylor", "activation"] | None
+    """In which order channels were pruned; null where the study did not prune."""
     model: ModelEntry
     data: DataEntry
     tools: dict[str, str]
@@ -212,14 +219,15 @@ class RecipeFacts(_Strict):
     def _check_candidate(self) -> Self:
         found = self.to_candidate().id
         if self.candidate.id != found:
-            raise ValueError(f"candidate.id: the layers and threads give {found}, the file says {self.candidate.id}: "
+            raise ValueError(f"candidate.id: the rest of it gives {found}, the file says {self.candidate.id}: "
                              "it was changed by hand")
         return self
 
     def to_candidate(self) -> Candidate:
         """Return the candidate, not yet checked against a search space."""
         layers = tuple((name, LayerConfig.from_label(label)) for name, label in self.candidate.layers.items())
-        return Candidate(self.compiler, layers, self.candidate.threads)
+        return Candidate(self.compiler, layers, self.candidate.threads, tuple(self.candidate.widths.items()),
+                         Recovery(self.candidate.recovery))
 
     def to_ports(self) -> Ports:
         """Return how to feed the artifact."""

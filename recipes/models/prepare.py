@@ -1,10 +1,10 @@
-"""The first steps of the build chain, in a worker: import, convert, calibrate."""
+"""The first steps of the build chain, in a worker: import, plan the pruning, convert, calibrate."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from recipes.compilers.tflite.calibrate import calibrate
 from recipes.compilers.tflite.convert import convert
 from recipes.compilers.tflite.given import check_inputs, read_float_model, value_count
 from recipes.compilers.tflite.outputs import with_own_outputs, with_signature
+from recipes.compress.planning import PruneInputs, PruneSettings, plan_pruning
+from recipes.compress.weights import weights_bytes
 from recipes.errors import DataError, ModelError
 from recipes.models.dataset import Dataset, apply_metrics, check_labels, load_data
-from recipes.models.network import check_repeatable, load_network, parameter_count, run
+from recipes.models.network import Network, check_repeatable, load_network, parameter_count, run
 from recipes.models.source import Reference
 from recipes.ports import Array, Ports
 
@@ -44,6 +46,10 @@ class Prepared:
     """None for a float .tflite model: it is its own reference."""
     parameters: int
     versions: Mapping[str, str]
+    pruning: PruneInputs | None = None
+    """None where pruning was not asked for, or nothing can be pruned."""
+    plan: str | None = None
+    """Blob: groups and what was left out; None where pruning was not asked for."""
 
     @property
     def model_digest(self) -> str:
@@ -71,10 +77,18 @@ class _Imported:
     ports: Ports
     reference: PyTorchReference | None
     parameters: int
+    network: Network | None
+    """None for a float .tflite model."""
 
 
-def prepare(model: Reference, data: Reference, blob_folder: Path) -> Prepared:
+def prepare(model: Reference, data: Reference, blob_folder: Path, prune: PruneSettings | None = None) -> Prepared:
     """Load a model and its data, convert and calibrate. Runs user code: only in a worker process.
+
+    Args:
+        model: the network.
+        data: its data.
+        blob_folder: where everything is kept.
+        prune: how to prune; None for not at all.
 
     Raises:
         recipes.errors.ModelError: the model cannot be loaded, run, exported or converted.
@@ -86,11 +100,26 @@ def prepare(model: Reference, data: Reference, blob_folder: Path) -> Prepared:
     with foreign(f"calibrating {model.text}", ModelError):
         statistics = calibrate(imported.model, imported.ports, dataset.splits["calibration"].inputs)
     kept = {name: split for name, split in dataset.splits.items() if name != "train"}
-    return Prepared(
+    splits = {name: blobs.put_bytes(split.to_bytes()).sha256 for name, split in kept.items()}
+    prepared = Prepared(
         float_model=blobs.put_bytes(imported.model).sha256, statistics=blobs.put_bytes(statistics).sha256,
-        ports=imported.ports, splits={name: blobs.put_bytes(split.to_bytes()).sha256 for name, split in kept.items()},
-        examples={name: split.examples for name, split in kept.items()}, metric_names=tuple(dataset.metrics),
-        reference=imported.reference, parameters=imported.parameters, versions={name: version(name) for name in TOOLS})
+        ports=imported.ports, splits=splits, examples={name: split.examples for name, split in kept.items()},
+        metric_names=tuple(dataset.metrics), reference=imported.reference, parameters=imported.parameters,
+        versions={name: version(name) for name in TOOLS})
+    return prepared if prune is None else _with_plan(prepared, prune, model, imported.network, dataset, blobs)
+
+
+def _with_plan(prepared: Prepared, settings: PruneSettings, model: Reference, network: Network | None,
+               dataset: Dataset, blobs: BlobStore) -> Prepared:
+    """Add what can be pruned."""
+    plan = plan_pruning(model, network, dataset.splits["calibration"].inputs, dataset.positional, settings)
+    kept = blobs.put_bytes(plan.to_bytes()).sha256
+    versions = {**prepared.versions, "torch-pruning": version("torch-pruning")}
+    inputs = None
+    if network is not None and plan.groups:
+        inputs = PruneInputs(model, dataset.positional, blobs.put_bytes(weights_bytes(network.module)).sha256, kept,
+                             prepared.splits["calibration"], settings.seed)
+    return replace(prepared, pruning=inputs, plan=kept, versions=versions)
 
 
 def _import_network(reference: Reference, dataset: Dataset, blobs: BlobStore) -> _Imported:
@@ -107,7 +136,7 @@ def _import_network(reference: Reference, dataset: Dataset, blobs: BlobStore) ->
     example = {name: array[:1] for name, array in calibration.items()}
     model, ports = convert(network, example, positional)
     kept = PyTorchReference(blobs.put_bytes(_npz(outputs)).sha256, metrics, positional)
-    return _Imported(model, ports, kept, parameter_count(network))
+    return _Imported(model, ports, kept, parameter_count(network), network)
 
 
 def _import_tflite(reference: Reference, dataset: Dataset) -> _Imported:
@@ -117,7 +146,7 @@ def _import_tflite(reference: Reference, dataset: Dataset) -> _Imported:
     ports = read_float_model(model, reference.text, tuple(calibration), dataset.positional)
     check_inputs(ports, {name: (array.shape, array.dtype) for name, array in calibration.items()})
     _check_targets(dataset, ports.outputs[0].shape)
-    return _Imported(with_own_outputs(with_signature(model)), ports, None, value_count(model))
+    return _Imported(with_own_outputs(with_signature(model)), ports, None, value_count(model), None)
 
 
 def _check_targets(dataset: Dataset, shape: tuple[int, ...]) -> None:

@@ -62,6 +62,24 @@ def worst_output(expected: Sequence[Array], got: Sequence[Array]) -> Worst:
     return max(found, key=lambda worst: worst.deviation)
 
 
+def tflite_outputs(model: bytes, ports: Ports, inputs: Mapping[str, Array], limit: int) -> tuple[Array, ...]:
+    """Run a float .tflite model in this process on the first `limit` inputs; return its outputs, (N, ...) each."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=model, num_threads=1)
+    interpreter.allocate_tensors()
+    places = interpreter.get_input_details(), interpreter.get_output_details()
+    given = {port.position: port.encode(inputs[port.source][:limit]) for port in ports.inputs}
+    found: dict[str, list[Array]] = {f"o{port.position}": [] for port in ports.outputs}
+    for example in range(min(limit, len(next(iter(given.values()))))):
+        for position, array in given.items():
+            interpreter.set_tensor(places[0][position]["index"], array[example:example + 1])
+        interpreter.invoke()
+        for port in ports.outputs:
+            found[f"o{port.position}"].append(interpreter.get_tensor(places[1][port.position]["index"]))
+    return ports.decode({name: np.concatenate(pieces) for name, pieces in found.items()})
+
+
 def differing_metrics(expected: Mapping[str, float], got: Mapping[str, float]) -> str | None:
     """Name the metrics that differ by more than `METRIC_SETTLED`, or return None."""
     far = [f"{name} is {got[name]:.4f}, in PyTorch {wanted:.4f}" for name, wanted in expected.items()

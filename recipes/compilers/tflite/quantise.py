@@ -67,7 +67,7 @@ class Quantiser:
     def __init__(self, model: bytes, statistics: Mapping[str, Mapping[str, Array]], layers: LayerMap) -> None:
         self._model = model
         self._statistics = statistics
-        self._layers = layers
+        self.layers = layers
 
     def quantise(self, candidate: Candidate, io: str = "float") -> bytes:
         """Return the bytes of a candidate's artifact, read back and found to be what was asked.
@@ -75,9 +75,9 @@ class Quantiser:
         Raises:
             InfeasibleCandidate: when the quantiser refuses, or made something else.
         """
-        recipe = quantiser_recipe(self._layers, candidate, io)
+        recipe = quantiser_recipe(self.layers, candidate, io)
         data = self._model if not recipe else self.apply(recipe)
-        check_asked(self._layers, candidate, data, io)
+        check_asked(self.layers, candidate, data, io)
         return data
 
     def apply(self, recipe: Recipe) -> bytes:

@@ -1,0 +1,27 @@
+"""What was cut out of a candidate, as documents and people are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from search.space import SearchSpace
+
+if TYPE_CHECKING:
+    from orchestrator.schemas.search import PrunedGroup
+
+
+def pruned_groups(space: SearchSpace, widths: Mapping[str, int]) -> list[PrunedGroup]:
+    """Return the groups that are narrowed, in the order of the space."""
+    return [{"group": group.name, "kept": widths[group.name], "channels": group.channels}
+            for group in space.groups if group.name in widths]
+
+
+def called(name: str, entry: Mapping[str, object]) -> str:
+    """Return a candidate's name for a table, with a mark where it is pruned."""
+    return f"{name} (pruned)" if "pruned" in entry else name
+
+
+def say_pruned(groups: list[PrunedGroup]) -> str:
+    """Write what was cut: `stem 8 of 16, head 24 of 64`."""
+    return ", ".join(f"{entry['group']} {entry['kept']} of {entry['channels']}" for entry in groups)

@@ -1,0 +1,1 @@
+"""Structured pruning without training: coupled groups, the order of their channels, narrowing, least squares."""
