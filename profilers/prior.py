@@ -2,84 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from profilers.simulation import UNPACKED_INT4, Roofline
+from profilers.sites import inputs_of
 from recipes.compilers.tflite.graph import Graph as Operators
 from recipes.compilers.tflite.graph import Operator, Tensor
 from recipes.compilers.tflite.layers import LayerMap
-from search.adaptive.graph import Graph, Option, Site, Tables
+from search.adaptive.graph import Floats, Tables
+from search.sites import Sites
 from search.space import LayerConfig, Scheme
 
-
-def sites_of(layers: LayerMap) -> Graph:
-    """Return the layers as the engine sees them: their options, and who reads whom.
-
-    A layer reads those whose outputs reach it through operators that are no variables.
-    """
-    order = sorted(layers.space.layers, key=lambda layer: min(layers.operators[layer.name]))
-    number = {layer.name: index for index, layer in enumerate(order)}
-    sites = []
-    for layer in order:
-        own = number[layer.name]
-        read = dict.fromkeys(number[name] for _, name in _inputs(layers, layer.name) if number[name] < own)
-        source, *skips = [*read, -1][:1] + [*read][1:]
-        options = tuple(Option(config.label, "int" if config.scheme is Scheme.STATIC else "float",
-                               (f"w{config.weight_bits}", str(_computing(config)))) for config in layer.choices)
-        sites.append(Site(layer.name, layer.kind, options, source, tuple(skips)))
-    return Graph(tuple(sites))
+MIXING = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+"""Their weights have output channels first and input channels last."""
 
 
-def _computing(config: LayerConfig) -> Scheme:
-    """Return how activations are treated; float arithmetic is the same whatever the weights are stored as."""
-    return Scheme.FLOAT if config.scheme is Scheme.WEIGHT_ONLY else config.scheme
-
-
-def roofline_prior(layers: LayerMap, sites: Graph, roofline: Roofline, threads: int) -> Tables:
+def roofline_prior(layers: LayerMap, sites: Sites, roofline: Roofline, threads: int) -> Tables:
     """Return seconds of every option, and of the conversions where neighbours differ in format.
 
     The figures need not be right, only in proportion: the engine corrects them with what it measures.
     """
-    graph, space = layers.graph, layers.space
-    own = np.zeros((sites.length, sites.depth, sites.width))
-    for index, site in enumerate(sites.sites):
-        operators = [graph.operators[i] for i in layers.operators[site.name]]
-        for option, config in enumerate(space.by_name[site.name].choices):
-            typed = _typed(graph, operators, config)
-            own[index, :, option] = sum(roofline.operator_s(typed, op, threads) for op in operators)
-    number = {site.name: index for index, site in enumerate(sites.sites)}
-    edges = np.zeros((len(sites.edges), sites.width, sites.width))
-    for e, (a, b) in enumerate(sites.edges):
-        moved = [graph.tensors[t] for t, name in _inputs(layers, sites.sites[b].name) if number[name] == a]
-        cost = sum(roofline.conversion_s(tensor.elements, threads) for tensor in moved)
-        for i, one in enumerate(sites.sites[a].options):
-            for j, other in enumerate(sites.sites[b].options):
-                edges[e, i, j] = cost if one.format != other.format else 0.0
-    return Tables(sites, own, edges)
+    graph = sites.graph
+    own = np.zeros((graph.length, graph.depth, graph.width))
+    for index, site in enumerate(graph.sites):
+        choices = sites.space.by_name[site.name].choices
+        alone = _alone(layers.graph, [layers.graph.operators[i] for i in layers.operators[site.name]])
+        typed = [_typed(alone, config) for config in choices]
+        made = _shares(sites, index)
+        for entering, read in enumerate(_shares(sites, site.source) if site.source >= 0 else (1.0,)):
+            for option in range(len(site.options)):
+                level, choice = divmod(option, len(choices))
+                narrowed = _narrowed(typed[choice], read, made[level])
+                own[index, entering, option] = sum(roofline.operator_s(narrowed, op, threads)
+                                                   for op in narrowed.operators)
+    return Tables(graph, own, _conversions(layers, sites, roofline, threads))
 
 
-def _inputs(layers: LayerMap, name: str) -> Iterable[tuple[int, str]]:
-    """Yield (tensor that a layer reads, the layer whose value it carries)."""
-    graph = layers.graph
-    own = set(layers.operators[name])
-    for index in layers.operators[name]:
-        waiting = [(t, t) for t in graph.activations(graph.operators[index])]
-        while waiting:
-            tensor, read = waiting.pop(0)
-            writer = graph.producer.get(tensor)
-            if writer is None or writer.index in own:
+def _conversions(layers: LayerMap, sites: Sites, roofline: Roofline, threads: int) -> Floats:
+    """Return seconds of the conversion on every edge: (edges, width, width)."""
+    graph = sites.graph
+    number = {site.name: index for index, site in enumerate(graph.sites)}
+    edges = np.zeros((len(graph.edges), graph.width, graph.width))
+    for e, (a, b) in enumerate(graph.edges):
+        moved = [layers.graph.tensors[t] for t, name in inputs_of(layers, graph.sites[b].name) if number[name] == a]
+        cost = [sum(roofline.conversion_s(round(tensor.elements * share), threads) for tensor in moved)
+                for share in _shares(sites, a)]
+        for i, one in enumerate(graph.sites[a].options):
+            for j, other in enumerate(graph.sites[b].options):
+                edges[e, i, j] = cost[one.level] if one.format != other.format else 0.0
+    return edges
+
+
+def _shares(sites: Sites, index: int) -> Sequence[float]:
+    """Return the share of its output channels that a site has at every level."""
+    group = sites.group_of.get(sites.graph.sites[index].name)
+    return (1.0,) if group is None else tuple(width / group.channels for width in group.widths)
+
+
+def _alone(graph: Operators, operators: Iterable[Operator]) -> Operators:
+    """Return some operators and the tensors that they touch as a graph of their own."""
+    kept: dict[int, int] = {}
+    found = []
+    for op in operators:
+        inputs = tuple(t if t < 0 else kept.setdefault(t, len(kept)) for t in op.inputs)
+        outputs = tuple(kept.setdefault(t, len(kept)) for t in op.outputs)
+        found.append(Operator(len(found), op.kind, inputs, outputs))
+    tensors = tuple(replace(graph.tensors[t], constant=graph.is_constant(t)) for t in kept)
+    return Operators(tensors, tuple(found), (), ())
+
+
+def _narrowed(graph: Operators, read: float, made: float) -> Operators:
+    """Return operators as if they read and made these shares of their channels."""
+    if read == made == 1.0:
+        return graph
+    tensors = list(graph.tensors)
+
+    def scale(index: int, first: float, last: float) -> None:
+        tensor: Tensor = graph.tensors[index]
+        shape = [*tensor.shape]
+        if shape:
+            shape[0] = max(1, round(shape[0] * first))
+            shape[-1] = max(1, round(shape[-1] * last))
+        tensors[index] = replace(tensor, shape=tuple(shape))
+
+    for op in graph.operators:
+        for index in (*op.inputs, *op.outputs):
+            if index < 0:
                 continue
-            if writer.index in layers.layer_of:
-                yield read, layers.layer_of[writer.index]
+            if index in op.outputs:
+                scale(index, 1.0, made)
+            elif not graph.is_constant(index):
+                scale(index, 1.0, read)
+            elif op.kind in MIXING and len(graph.tensors[index].shape) > 1:
+                scale(index, made, read)
             else:
-                waiting.extend((t, read) for t in graph.activations(writer))
+                scale(index, 1.0, made)
+    return replace(graph, tensors=tuple(tensors))
 
 
-def _typed(graph: Operators, operators: Iterable[Operator], config: LayerConfig) -> Operators:
-    """Return the graph as if these operators ran in a configuration."""
+def _typed(graph: Operators, config: LayerConfig) -> Operators:
+    """Return operators as if they ran in a configuration."""
     tensors = list(graph.tensors)
     static = config.scheme is Scheme.STATIC
 
@@ -88,7 +113,7 @@ def _typed(graph: Operators, operators: Iterable[Operator], config: LayerConfig)
         if tensor.dtype == "FLOAT32":
             tensors[index] = replace(tensor, dtype=dtype)
 
-    for op in operators:
+    for op in graph.operators:
         activations = set(graph.activations(op))
         for index in (*op.inputs, *op.outputs):
             if index < 0:

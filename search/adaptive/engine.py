@@ -35,9 +35,11 @@ TRUST = (0.0, 0.5, 2.0)
 """Penalties on leaving the incumbent, in its own mean divergence per site."""
 INNER = 2
 """Sensitivity tables that are taken anew in a round, each around the best that the last one led to."""
+DOUBT = 0.4
+"""Spread of the factors by which a draw's divergences differ from the tables'."""
 KEPT = 2
 """Tables around former centers that are still solved with."""
-EVALUATIONS = 12
+EVALUATIONS = 14
 """Configurations whose accuracy the host computes after each table."""
 CROSSED = 1500
 """Children of the best that are screened by the tables in a round."""
@@ -211,9 +213,12 @@ class Engine:
         tables = [posterior.tables(), *(posterior.tables(posterior.draw(rng)) for _ in range(DRAWS))]
         around, losses = self.memory.tables[-1].center, self._losses()
         beside, limits = tuple(e.tables for e in self.extra), tuple(e.limit for e in self.extra)
-        problems = [Problem(self.graph, loss, (table, *beside), (target, *limits), around)
-                    for number, table in enumerate(tables)
-                    for target in (targets if number == 0 else targets[1:2]) for loss in losses]
+        problems = [Problem(self.graph, loss, (tables[0], *beside), (target, *limits), around)
+                    for target in targets for loss in losses]
+        for table in tables[1:]:
+            doubted = [loss * rng.lognormal(0, DOUBT, loss.shape) for loss in losses]
+            problems += [Problem(self.graph, loss, (table, *beside), (target, *limits), around)
+                         for target in targets[1:2] for loss in doubted]
         crossed = self._cross(posterior, rng, max(targets))
         return unique(np.concatenate([solve_all(problems), crossed]))
 
