@@ -52,6 +52,14 @@ class Exam:
                     self.ladder(prior), seed, Metrics(lambda configs: {"accuracy": self.accuracy(configs)},
                                                       {"accuracy": None}), tie=TIE)
 
+    def pruned(self) -> list[Ints]:
+        """Return uniform int8 at every pruning level but none, the least first."""
+        from simulator import PRUNE, SID
+
+        rows = [[pairs.index(pair) if (pair := (SID["w8a8"], level)) in pairs else int(own)
+                 for pairs, own in zip(self.pairs, self.int8, strict=True)] for level in range(1, len(PRUNE))]
+        return list(self.graph.settle(np.array(rows, np.int64)))
+
     def config(self, picks: Ints) -> Ints:
         """Return the exam's own form: (layers, 2)."""
         return self.lookup[np.arange(len(picks)), picks]

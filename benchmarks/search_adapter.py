@@ -20,6 +20,9 @@ from search.baselines.wiring import make_searcher
 CONFIDENCE = 0.95
 REPEATS = 3
 """Measurements that are kept for the finalists."""
+SEEDED = ("tpe", "nsga2", "gp", "random", "quantune")
+"""What knows neither prior nor divergence starts with uniform int8 at every pruning level, until one meets the budget:
+there is nothing else in reach of chance that does."""
 
 Search = Callable[[Any, int, np.random.Generator], Ints | None]
 
@@ -82,6 +85,9 @@ def search_with(name: str) -> Search:
             searcher.tell(picks, latency, float(exam.accuracy(picks[None])[0]), {})
 
         measure(exam.int8, True)
+        for picks in exam.pruned() if name in SEEDED else ():
+            if searcher.choice() is None and problem.n_meas < measurements:
+                measure(picks, False)
         while problem.n_meas < measurements:
             last = searcher.choice() if problem.n_meas >= measurements - REPEATS else None
             picks = searcher.propose() if last is None else last

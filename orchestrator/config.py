@@ -39,7 +39,8 @@ class StudyConfig(BaseModel):
     measurements: int = Field(48, ge=1, strict=True, description="Distinct candidates to time, baselines included.")
     time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
     compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
-    sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "hawq"] = Field("tpe", description="Proposer.")
+    sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "quantune", "hawq", "ohq", "ase", "fedspine",
+                     "mixdq"] = Field("tpe", description="What proposes candidates.")
     seed: int = Field(0, ge=0, strict=True, description="Seed of the proposer.")
     threads: int = Field(1, ge=1, le=64, strict=True, description="Threads of the runtime on the board.")
     io: Literal["float", "int8"] = Field("float", description="Type of the artifact's inputs and outputs.")

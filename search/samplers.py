@@ -33,7 +33,12 @@ SAMPLERS: Mapping[str, Sampler] = {
     "nsga2": Sampler("Optuna's NSGA-II: accuracy and latency"),
     "gp": Sampler("Optuna's Gaussian process; needs torch", "torch", "hil-orchestrator[tflite]"),
     "random": Sampler("chance: what the others must beat"),
-    "hawq": Sampler("integer program on a latency prior"),
+    "quantune": Sampler("XGBoost on what was measured", "xgboost", "xgboost"),
+    "hawq": Sampler("integer program on a latency model"),
+    "ohq": Sampler("integer program on a measured table"),
+    "ase": Sampler("evokes a subspace, searches within it"),
+    "fedspine": Sampler("bandit over bit and pruning ratios"),
+    "mixdq": Sampler("integer program, a table for each metric"),
 }
 
 

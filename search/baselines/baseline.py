@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from search.adaptive.graph import Floats, Ints
 from search.baselines.ledger import Ledger, Result
@@ -24,6 +24,7 @@ class Strategy(Protocol):
         """Take what became of a configuration, proposed here or not; None: it was infeasible."""
 
 
+@runtime_checkable
 class SiteTable(Protocol):
     """What a strategy has beside, when it learns from the times of single sites."""
 

@@ -13,7 +13,7 @@ from search.baselines.ledger import Ledger, Result
 STEP = 0.01
 """By so much the target moves when its solution is known already."""
 STEPS = 60
-HEED = 3
+HEED = 1
 """The newest measurements that say by which factor the costs are wrong."""
 
 

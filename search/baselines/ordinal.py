@@ -58,6 +58,10 @@ class Scale:
         """Return the variables' values; None for a configuration that is not on the scale."""
         if any(int(option) not in self.ladder[s] for s, option in enumerate(config)):
             return None
+        return self.values(config)
+
+    def values(self, config: Ints) -> list[int]:
+        """Return the variables' values, the widest where a site is not on the scale."""
         places = [self._place(s, int(option)) for s, option in enumerate(config)]
         return [places[v.site][v.of_level] for v in self.variables]
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from search.baselines import sampled
-from search.baselines.baseline import Baseline, Strategy
+from search.baselines.ase import Ase
+from search.baselines.baseline import Baseline, SiteTable, Strategy
 from search.baselines.chance import Chance
+from search.baselines.fedspine import FedSpine
 from search.baselines.hawq import Hawq
 from search.baselines.ledger import Ledger
+from search.baselines.mixdq import MixDq
+from search.baselines.ohq import Ohq
 from search.baselines.ordinal import Scale
+from search.baselines.quantune import Quantune
 from search.baselines.task import Searcher, Task
 from search.proposers.adaptive import AdaptiveSearcher
 from search.samplers import check_installed
@@ -33,7 +38,9 @@ def _on_the_graph(make: Callable[[Ledger], Strategy]) -> Factory:
     def factory(task: Task) -> Baseline:
         every = [range(len(site.options)) for site in task.graph.sites]
         ledger = Ledger(task, every)
-        return Baseline(ledger, make(ledger), Scale(task.graph, every, task.seed))
+        strategy = make(ledger)
+        return Baseline(ledger, strategy, Scale(task.graph, every, task.seed),
+                        strategy if isinstance(strategy, SiteTable) else None)
 
     return factory
 
@@ -44,7 +51,12 @@ SEARCHERS: Mapping[str, Factory] = {
     "nsga2": _on_the_scale(lambda ledger, scale: sampled.nsga2(ledger, scale, ledger.task.seed)),
     "gp": _on_the_scale(lambda ledger, scale: sampled.gp(ledger, scale, ledger.task.seed)),
     "random": _on_the_scale(lambda ledger, scale: Chance(scale)),
+    "quantune": _on_the_scale(lambda ledger, scale: Quantune(ledger, scale, ledger.task.seed)),
     "hawq": _on_the_graph(Hawq),
+    "ohq": _on_the_graph(Ohq),
+    "ase": _on_the_scale(Ase),
+    "fedspine": _on_the_graph(lambda ledger: FedSpine(ledger, ledger.task.seed)),
+    "mixdq": _on_the_graph(MixDq),
 }
 
 

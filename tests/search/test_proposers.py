@@ -11,7 +11,7 @@ from search.space import SearchSpace
 from tests.search.adaptive_spaces import proposer
 from tests.search.proposer_contract import ProposerContract
 
-DETERMINISTIC = {"hawq"}
+DETERMINISTIC = {"hawq", "ohq", "mixdq"}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
