@@ -1,99 +1,38 @@
-"""Plugs the engine into the search exam: `python score.py search_adapter.py:search` (see docs/search.md).
+"""Plugs searchers into the search exam: `python score.py search_adapter.py:NAME` (see docs/search.md).
 
-The exam's configurations are (scheme, pruning level) of every layer; here each pair is an option of a site.
+`search` (or `adaptive`) is the engine with the exam's own rules; every other name is a sampler's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks.exam import TIMER_S, Exam
 from search.adaptive.engine import Engine
-from search.adaptive.graph import Floats, Graph, Ints, Option, Site, Tables
+from search.adaptive.graph import Ints
 from search.adaptive.latency import LatencyModel
 from search.adaptive.memory import key_of
+from search.baselines.baseline import Baseline
+from search.baselines.wiring import make_searcher
 
-TIMER_S = 4e-6
 CONFIDENCE = 0.95
 REPEATS = 3
 """Measurements that are kept for the finalists."""
+SEEDED = ("tpe", "nsga2", "gp", "random", "quantune")
+"""What knows neither prior nor divergence starts with uniform int8 at every pruning level, until one meets the budget:
+there is nothing else in reach of chance that does."""
 
-
-class Exam:
-    """One problem of the exam in the engine's words."""
-
-    def __init__(self, problem: Any) -> None:
-        from simulator import AB, FMT, PRUNE, SCHEMES, SID, WB
-
-        self.problem, model = problem, problem.m
-        names, kinds = model.names, problem.b.kindof
-        self.pairs: list[list[tuple[int, int]]] = []
-        sites: list[Site] = []
-        groups: list[str] = []
-        for layer in range(problem.L):
-            levels = len(PRUNE) if model.prune[layer] else 1
-            pairs = [(s, level) for level in range(levels) for s in range(len(SCHEMES))]
-            self.pairs.append(pairs)
-            options = tuple(Option(SCHEMES[s][0], str(FMT[s]), (f"w{WB[s]}", f"a{AB[s]}", f"p{level}"), level)
-                            for s, level in pairs)
-            skip = () if model.skip[layer] < 0 else (int(model.skip[layer]),)
-            source = int(model.pred[layer])
-            groups.append(groups[source] if model.prune[layer] == "tied" else names[layer])
-            sites.append(Site(names[layer], kinds[layer], options, source, skip, groups[-1]))
-        self.graph = Graph(tuple(sites))
-        self.floating = np.full(problem.L, SID["fp32"], np.int64)
-        self.int8 = np.full(problem.L, SID["w8a8"], np.int64)
-        self.lookup = np.zeros((problem.L, self.graph.width, 2), np.int64)
-        for layer, pairs in enumerate(self.pairs):
-            self.lookup[layer, :len(pairs)] = pairs
-
-    def config(self, picks: Ints) -> Ints:
-        """Return the exam's own form: (layers, 2)."""
-        return self.lookup[np.arange(len(picks)), picks]
-
-    def prior(self) -> Tables:
-        """Return the exam's prior as tables of options."""
-        table, edges, elements, fixed = self.problem.prior()
-        graph, width = self.graph, self.graph.width
-        sites = np.zeros((graph.length, graph.depth, width))
-        for layer, pairs in enumerate(self.pairs):
-            source = graph.sites[layer].source
-            for before in range(graph.depth if source >= 0 and self.problem.m.prune[source] else 1):
-                for j, (scheme, own) in enumerate(pairs):
-                    sites[layer, before, j] = table[layer, scheme, before, own]
-        weights = {(int(a), int(b)): w for a, b, w in edges}
-        switching = np.zeros((len(graph.edges), width, width))
-        for e, (a, b) in enumerate(graph.edges):
-            for i, one in enumerate(graph.sites[a].options):
-                for j, other in enumerate(graph.sites[b].options):
-                    if one.format != other.format:
-                        switching[e, i, j] = weights[a, b] * (fixed + elements[a, one.level])
-        return Tables(graph, sites, switching)
-
-    def divergence(self, configs: Ints) -> Floats:
-        """Return KL(float32 || configuration) of the outputs on the calibration inputs."""
-        if not hasattr(self, "reference"):
-            self.reference = _log_softmax(self.problem.m.calib_logits(self.config(self.floating)))
-        found = []
-        for picks in configs:
-            other = _log_softmax(self.problem.m.calib_logits(self.config(picks)))
-            found.append(float((np.exp(self.reference) * (self.reference - other)).sum(1).mean()))
-        return np.array(found)
-
-    def accuracy(self, configs: Ints) -> Floats:
-        """Return the accuracy in percent, evaluated on the host."""
-        return np.array([self.problem.host(self.config(picks))[0] for picks in configs])
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(1, keepdims=True)
-    found: Floats = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return found
+Search = Callable[[Any, int, np.random.Generator], Ints | None]
 
 
 def search(problem: Any, measurements: int, rng: np.random.Generator) -> Ints | None:
-    """Search with the adaptive engine; return what it would ship."""
+    """Search with the adaptive engine; return what it would ship.
+
+    Uniform int8 is profiled first, a surprising reading is repeated, the last measurements certify the finalists.
+    """
     exam = Exam(problem)
     engine = Engine(LatencyModel(exam.prior()), exam.divergence, exam.accuracy, problem.budget, exam.floating,
                     int(rng.integers(1 << 31)))
@@ -123,3 +62,49 @@ def search(problem: Any, measurements: int, rng: np.random.Generator) -> Ints | 
         measure(next_one)
     choice = engine.judge().incumbent(CONFIDENCE)
     return None if choice is None else exam.config(choice)
+
+
+def search_with(name: str) -> Search:
+    """Return the exam's search of a sampler, `adaptive` with its own rules."""
+    if name == "adaptive":
+        return search
+
+    def searched(problem: Any, measurements: int, rng: np.random.Generator) -> Ints | None:
+        """Search with a baseline: uniform int8 is profiled first, the last measurements repeat what it would ship."""
+        exam = Exam(problem)
+        searcher = make_searcher(name, exam.task(int(rng.integers(1 << 31))))
+        sites = searcher.sites if isinstance(searcher, Baseline) else None
+
+        def measure(picks: Ints, profiled: bool) -> None:
+            if profiled:
+                times = problem.measure_profiled(exam.config(picks))[0] - TIMER_S
+                latency = float(times.sum())
+                if sites is not None:
+                    sites.tell_profile(picks, times)
+            else:
+                latency = problem.measure(exam.config(picks))[0]
+            searcher.tell(picks, latency, float(exam.accuracy(picks[None])[0]), {})
+
+        measure(exam.int8, True)
+        for picks in exam.pruned() if name in SEEDED else ():
+            if searcher.choice() is None and problem.n_meas < measurements:
+                measure(picks, False)
+        while problem.n_meas < measurements:
+            last = searcher.choice() if problem.n_meas >= measurements - REPEATS else None
+            following = searcher.propose() if last is None else last
+            if following is None:
+                break
+            measure(following, last is None and sites is not None and sites.wants_profile(following))
+        choice = searcher.choice()
+        return None if choice is None else exam.config(choice)
+
+    return searched
+
+
+def __getattr__(name: str) -> Search:
+    """Return the search of a sampler by its name: score.py asks this module for the attribute NAME."""
+    from search.samplers import SAMPLERS
+
+    if name not in SAMPLERS:
+        raise AttributeError(f"no sampler is called {name!r}; known: search, {', '.join(SAMPLERS)}")
+    return search_with(name)

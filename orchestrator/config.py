@@ -39,7 +39,8 @@ class StudyConfig(BaseModel):
     measurements: int = Field(48, ge=1, strict=True, description="Distinct candidates to time, baselines included.")
     time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
     compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
-    sampler: Literal["adaptive", "tpe", "random"] = Field("tpe", description="Proposer.")
+    sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "quantune", "hawq", "ohq", "ase", "fedspine",
+                     "mixdq"] = Field("tpe", description="What proposes candidates.")
     prune: bool = Field(False, strict=True, description="Also prune channels of the network.")
     prune_criterion: Literal["obs", "magnitude", "bn_scale", "taylor", "activation"] = Field(
         "obs", description="In which order channels are pruned.")

@@ -12,12 +12,14 @@ from orchestrator.loop import Found, Loop
 from orchestrator.store.records import TrialRole
 from orchestrator.units import Budget, parse_budget, parse_size_budget
 from orchestrator.workbench import Workbench
-from profilers.prior import roofline_prior, sites_of
+from profilers.prior import roofline_prior
 from profilers.simulation import CORTEX_A72
+from profilers.sites import sites_of
+from search.baselines.wiring import make_searcher
 from search.goal import Evidence, Goal, Requirement, resolve_minimum
-from search.proposers.adaptive import AdaptiveProposer
 from search.proposers.base import Proposer
-from search.proposers.ordinal import OrdinalProposer, reduced_choices
+from search.proposers.graph import GraphProposer
+from search.proposers.reduced import reduced_choices
 from search.recipes import UNIFORM, Named, seeds, uniform, weightless_seed
 from search.space import LayerConfig
 
@@ -136,9 +138,24 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> No
 
 
 def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
-    """Make the proposer: the engine on the whole space, or a baseline on what the measured recipes leave of it."""
-    if bench.config.sampler == "adaptive":
-        return make_adaptive(bench, loop, goal)
+    """Make the proposer: the whole space with the roofline as its prior, and what the measured recipes leave of it.
+
+    Raises NothingRan without float32.
+    """
+    config = bench.config
+    float32 = next((f.candidate for f in loop.found.values() if f.name == "float32"), None)
+    if float32 is None:
+        raise NothingRan(f"the sampler {config.sampler} needs float32, which was not measured")
+    sites = sites_of(bench.layers)
+    prior = roofline_prior(bench.layers, sites, CORTEX_A72, config.threads)
+    oracle = PoolOracle(bench.pool, bench.builder, bench.evaluator, float32)
+    return GraphProposer(sites, prior, oracle, goal,
+                         lambda task: make_searcher(config.sampler, task), config.seed, config.threads,
+                         measured_choices(bench, loop, goal))
+
+
+def measured_choices(bench: Workbench, loop: Loop, goal: Goal) -> dict[str, tuple[LayerConfig, ...]]:
+    """Return, layer by layer, what the measured recipes do not rule out."""
     known = {f.name: f.evidence for f in loop.found.values() if f.name and f.evidence is not None}
     weighted: dict[LayerConfig, Evidence] = {}
     for name, config in UNIFORM.items():
@@ -148,16 +165,4 @@ def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
     space = bench.layers.space
     kinds = {layer.kind for layer in space.layers if not layer.weights}
     weightless = {kind: known[name] for kind in kinds if (name := weightless_seed(kind)) in known}
-    choices = reduced_choices(space, weighted, weightless, goal)
-    return OrdinalProposer(space, choices, goal, bench.config.sampler, bench.config.seed, bench.config.threads)
-
-
-def make_adaptive(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
-    """Make the adaptive engine with the roofline as its prior. Raises NothingRan without float32."""
-    float32 = next((f.candidate for f in loop.found.values() if f.name == "float32"), None)
-    if float32 is None:
-        raise NothingRan("the adaptive engine needs float32, which was not measured")
-    sites = sites_of(bench.layers)
-    prior = roofline_prior(bench.layers, sites, CORTEX_A72, bench.config.threads)
-    oracle = PoolOracle(bench.pool, bench.builder, bench.evaluator, float32)
-    return AdaptiveProposer(bench.layers.space, sites, prior, oracle, goal, bench.config.seed, bench.config.threads)
+    return reduced_choices(space, weighted, weightless, goal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -31,8 +31,8 @@ def roofline_prior(layers: LayerMap, sites: Sites, roofline: Roofline, threads: 
         choices = sites.space.by_name[site.name].choices
         alone = _alone(layers.graph, [layers.graph.operators[i] for i in layers.operators[site.name]])
         typed = [_typed(alone, config) for config in choices]
-        made = _shares(sites, index)
-        for entering, read in enumerate(_shares(sites, site.source) if site.source >= 0 else (1.0,)):
+        made = sites.shares(index)
+        for entering, read in enumerate(sites.shares(site.source) if site.source >= 0 else (1.0,)):
             for option in range(len(site.options)):
                 level, choice = divmod(option, len(choices))
                 narrowed = _narrowed(typed[choice], read, made[level])
@@ -49,23 +49,17 @@ def _conversions(layers: LayerMap, sites: Sites, roofline: Roofline, threads: in
     for e, (a, b) in enumerate(graph.edges):
         moved = [layers.graph.tensors[t] for t, name in inputs_of(layers, graph.sites[b].name) if number[name] == a]
         cost = [sum(roofline.conversion_s(round(tensor.elements * share), threads) for tensor in moved)
-                for share in _shares(sites, a)]
+                for share in sites.shares(a)]
         for i, one in enumerate(graph.sites[a].options):
             for j, other in enumerate(graph.sites[b].options):
                 edges[e, i, j] = cost[one.level] if one.format != other.format else 0.0
     return edges
 
 
-def _shares(sites: Sites, index: int) -> Sequence[float]:
-    """Return the share of its output channels that a site has at every level."""
-    group = sites.group_of.get(sites.graph.sites[index].name)
-    return (1.0,) if group is None else tuple(width / group.channels for width in group.widths)
-
-
 def _alone(graph: Operators, operators: Iterable[Operator]) -> Operators:
     """Return some operators and the tensors that they touch as a graph of their own."""
     kept: dict[int, int] = {}
-    found = []
+    found: list[Operator] = []
     for op in operators:
         inputs = tuple(t if t < 0 else kept.setdefault(t, len(kept)) for t in op.inputs)
         outputs = tuple(kept.setdefault(t, len(kept)) for t in op.outputs)

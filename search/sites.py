@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +27,11 @@ class Sites:
     def group_of(self) -> Mapping[str, PruneGroup]:
         """Site -> the group that its output channels belong to."""
         return {site.name: self.space.group_of[site.group] for site in self.graph.sites if site.group}
+
+    def shares(self, index: int) -> Sequence[float]:
+        """Return the share of its output channels that a site has at every level."""
+        group = self.group_of.get(self.graph.sites[index].name)
+        return (1.0,) if group is None else tuple(width / group.channels for width in group.widths)
 
     def candidate(self, picks: Ints, threads: int, recovery: Recovery | None = None) -> Candidate:
         """Return a configuration as a candidate; narrowed ones are recovered at a level."""

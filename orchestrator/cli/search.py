@@ -28,12 +28,15 @@ from orchestrator.cli.outcome import (
     log_optuna_too,
     start_logging,
 )
+from search.samplers import SAMPLERS, SamplerNotInstalled, check_installed
 
 if TYPE_CHECKING:
     from device_farm.inventory import Inventory
     from orchestrator.config import StudyConfig
 
 _GOAL, _WORK, _PLACES = "Goal", "How to search", "Places and output"
+_SAMPLERS = "\n".join(["What proposes candidates. [default: tpe]\n\n\b",  # \b: click leaves the lines as they are
+                       *(f"{name:9} {sampler.line}" for name, sampler in SAMPLERS.items())])
 
 
 class StudyOptions(TypedDict):
@@ -90,7 +93,7 @@ def search(
         rich_help_panel=_WORK)] = None,
     time: Annotated[str | None, typer.Option(help="Stop after, e.g. 30m.", rich_help_panel=_WORK)] = None,
     sampler: Annotated[str | None, typer.Option(
-        help="tpe, adaptive or random. [default: tpe]", rich_help_panel=_WORK)] = None,
+        help=_SAMPLERS, rich_help_panel=_WORK)] = None,
     compiler: Annotated[str | None, typer.Option(help="tflite. [default: tflite]", rich_help_panel=_WORK)] = None,
     threads: Annotated[int | None, typer.Option(
         parser=whole, metavar="<int>", help="Threads on the board. [default: 1]", rich_help_panel=_WORK)] = None,
@@ -194,9 +197,17 @@ def _stored(study: str, store: str | None) -> Mapping[str, object]:
 
 
 def _check_references(config: StudyConfig, base: Path, boards: Inventory) -> None:
-    """Refuse what is not there before anything is written. Raises ModelError, DataError, InventoryError."""
+    """Refuse what is not there before anything is written.
+
+    Raises ModelError, DataError, InventoryError, UsageError.
+    """
+    from orchestrator.errors import UsageError
     from recipes.models.source import parse_data, parse_model
 
+    try:
+        check_installed(config.sampler)
+    except SamplerNotInstalled as error:
+        raise UsageError(f"--sampler: {error}") from error
     parse_model(config.model, base)
     parse_data(config.data, base)
     boards.find(config.device)

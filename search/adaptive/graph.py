@@ -201,6 +201,15 @@ class Graph:
         found: Ints = self._at_level[rows, configs, self.levels[self.leaders[None], leading]]
         return found
 
+    def neighbours(self, config: Ints) -> Ints:
+        """Return every configuration that differs at one site (and at those of its group): (count, sites)."""
+        sites, options = np.nonzero(self.valid & (np.arange(self.width)[None] != config[:, None]))
+        here = self.levels[np.arange(self.length), config]
+        moves = (self.leaders[sites] == sites) | (self.levels[sites, options] == here[sites])
+        rows = np.repeat(config[None], int(moves.sum()), axis=0)
+        rows[np.arange(len(rows)), sites[moves]] = options[moves]
+        return self.settle(rows)
+
     def group_moves(self, config: Ints) -> Ints:
         """Return every configuration in which one group of several sites has another level: (count, sites)."""
         rows = []

@@ -106,7 +106,7 @@ def test_every_problem_is_told(tmp_path: Path) -> None:
     ("max_drop", "a", "expected a number of points that is 0 or more (1 point is 0.01), got 'a'"),
     ("measurements", 0, "expected a whole number that is 1 or more, got 0"),
     ("threads", 65, "expected a whole number from 1 to 64, got 65"),
-    ("sampler", "grid", " or random, got 'grid'"),
+    ("sampler", "grid", "ase, fedspine or mixdq, got 'grid'"),
     ("io", "int16", "expected float or int8, got 'int16'"),
     ("accuracy", "board", "expected host, or board:N"),
     ("accuracy", "board:0", "expected host, or board:N"),

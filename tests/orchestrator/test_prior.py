@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from orchestrator.store.store import Store
-from profilers.prior import roofline_prior, sites_of
+from profilers.prior import roofline_prior
 from profilers.simulation import CORTEX_A72
+from profilers.sites import sites_of
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import LayerMap, map_layers
 from recipes.target import Target
@@ -26,11 +26,11 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, LayerMap]
 def test_sites_are_the_layers_in_the_order_of_the_data(searched: tuple[Store, LayerMap]) -> None:
     _, layers = searched
     sites = sites_of(layers)
-    assert sorted(site.name for site in sites.sites) == sorted(layers.space.by_name)
-    for index, site in enumerate(sites.sites):
+    assert sorted(site.name for site in sites.graph.sites) == sorted(layers.space.by_name)
+    for index, site in enumerate(sites.graph.sites):
         assert len(site.options) == len(layers.space.by_name[site.name].choices)
         assert all(other < index for other in (site.source, *site.skips))
-    assert sum(site.source < 0 for site in sites.sites) == 1, "one network input"
+    assert sum(site.source < 0 for site in sites.graph.sites) == 1, "one network input"
 
 
 def test_the_prior_is_what_the_roofline_says_of_the_artifact(searched: tuple[Store, LayerMap]) -> None:
@@ -42,8 +42,7 @@ def test_the_prior_is_what_the_roofline_says_of_the_artifact(searched: tuple[Sto
         if history.trial.artifact_sha256 is None:
             continue
         candidate = Candidate.from_json(layers.space, history.trial.candidate)
-        picks = np.array([[layers.space.by_name[s.name].choices.index(candidate.config_of[s.name])
-                           for s in sites.sites]])
+        picks = sites.picks(candidate)[None]
         artifact = read_graph(store.blobs.path(history.trial.artifact_sha256))
         ratios.append(float(prior.total(picks)[0]) / CORTEX_A72.seconds(artifact))
     assert len(ratios) >= 8

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
 
 from search.adaptive.graph import Floats, Graph, Ints, Option, Site, Tables
+from search.baselines.wiring import make_searcher
 from search.candidate import Candidate
+from search.goal import Goal
 from search.oracle import Estimate
-from search.space import Scheme, SearchSpace
+from search.proposers.graph import GraphProposer
+from search.sites import Sites
+from search.space import LayerConfig, Scheme, SearchSpace
 from tests.search.spaces import SHARE, AdditiveBoard
 
 OPTIONS = tuple(Option(scheme, form, (scheme, f"p{level}"), level)
@@ -83,6 +87,14 @@ class AdditiveOracle:
         self.estimated += len(candidates)
         found = [self._board.evidence(c) for c in candidates]
         return [Estimate(e.size_bytes, e.metrics) for e in found]
+
+
+def proposer(space: SearchSpace, goal: Goal, sampler: str, seed: int = 0, threads: int = 1,
+             choices: Mapping[str, tuple[LayerConfig, ...]] | None = None) -> GraphProposer:
+    """Return a proposer with a simulated host."""
+    sites = chain(space)
+    return GraphProposer(Sites(space, sites), flat_prior(space, sites), AdditiveOracle(space), goal,
+                         lambda task: make_searcher(sampler, task), seed, threads, choices)
 
 
 def losses(table: Floats, configs: Ints) -> Floats:

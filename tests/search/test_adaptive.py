@@ -15,20 +15,18 @@ from search.adaptive.quality import measure_sensitivity
 from search.adaptive.solver import solve
 from search.candidate import Candidate
 from search.goal import Goal
-from search.proposers.adaptive import AdaptiveProposer
-from search.proposers.base import Proposer
+from search.proposers.graph import GraphProposer
 from search.space import SearchSpace
 from tests.search.adaptive_spaces import (
-    AdditiveOracle,
     chain,
     every,
-    flat_prior,
     losses,
+    proposer,
     random_graph,
     random_tables,
     totals,
 )
-from tests.search.proposer_contract import BUDGET, ProposerContract
+from tests.search.proposer_contract import BUDGET
 from tests.search.spaces import INT8, AdditiveBoard, mixed_space, wide_space
 
 OPTION = Option("float", "f", ("float",))
@@ -209,27 +207,21 @@ def test_a_probe_that_does_not_run_leaves_a_table_that_can_be_solved() -> None:
 # The proposer
 
 
-def make(space: SearchSpace, goal: Goal, seed: int = 0, threads: int = 1) -> AdaptiveProposer:
-    sites = chain(space)
-    return AdaptiveProposer(space, sites, flat_prior(space, sites), AdditiveOracle(space), goal, seed, threads)
-
-
-class TestAdaptive(ProposerContract):
-    def make(self, space: SearchSpace, goal: Goal, seed: int = 0, threads: int = 1) -> Proposer:
-        return make(space, goal, seed, threads)
+def make(space: SearchSpace, goal: Goal) -> GraphProposer:
+    return proposer(space, goal, "adaptive")
 
 
 def best_within(space: SearchSpace, goal: Goal, measurements: int) -> float:
     """Return the best accuracy that meets the goal, after float32 and so many proposals."""
-    proposer, board = make(space, goal), AdditiveBoard(space)
+    asked, board = make(space, goal), AdditiveBoard(space)
     float32 = Candidate.of(space, {layer.name: layer.choices[0] for layer in space.layers})
-    proposer.tell(float32, board.evidence(float32))
+    asked.tell(float32, board.evidence(float32))
     found = 0.0
     for _ in range(measurements):
-        candidate = proposer.propose()
+        candidate = asked.propose()
         assert candidate is not None
         evidence = board.evidence(candidate)
-        proposer.tell(candidate, evidence)
+        asked.tell(candidate, evidence)
         if goal.feasible(evidence):
             found = max(found, evidence.metrics[goal.objective])
     return found
@@ -257,15 +249,15 @@ def test_without_a_budget_the_fastest_is_found() -> None:
     space = wide_space(6)
     board = AdditiveBoard(space)
     goal = Goal("top1", minimum={"top1": 0.88})
-    proposer = make(space, goal)
+    asked = make(space, goal)
     float32 = Candidate.of(space, {layer.name: layer.choices[0] for layer in space.layers})
-    proposer.tell(float32, board.evidence(float32))
+    asked.tell(float32, board.evidence(float32))
     fastest = board.evidence(float32).latency_s
     for _ in range(12):
-        candidate = proposer.propose()
+        candidate = asked.propose()
         assert candidate is not None
         evidence = board.evidence(candidate)
-        proposer.tell(candidate, evidence)
+        asked.tell(candidate, evidence)
         if goal.feasible(evidence):
             fastest = min(fastest, evidence.latency_s)
     sites = chain(space)

@@ -1,4 +1,4 @@
-"""The Optuna samplers behind the proposer's interface, and the choices that they see."""
+"""Searchers on the ordinal scale behind the proposer's interface, and the choices that they see."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pytest
 
 from search.candidate import Candidate
 from search.goal import Evidence, Goal
-from search.proposers.base import Proposer
-from search.proposers.ordinal import SAMPLERS, OrdinalProposer, reduced_choices, weight_bytes
-from search.space import FLOAT32, SearchSpace
-from tests.search.proposer_contract import BUDGET, ProposerContract
+from search.proposers.graph import GraphProposer
+from search.proposers.reduced import reduced_choices
+from search.space import FLOAT32, LayerConfig, SearchSpace
+from tests.search.adaptive_spaces import proposer
+from tests.search.proposer_contract import BUDGET
 from tests.search.spaces import (
     DYNAMIC,
     FP16,
@@ -24,29 +25,15 @@ from tests.search.spaces import (
     wide_space,
 )
 
-
-def proposer(space: SearchSpace, goal: Goal, sampler: str, seed: int = 0, threads: int = 1) -> OrdinalProposer:
-    choices = {layer.name: layer.choices for layer in space.layers}
-    return OrdinalProposer(space, choices, goal, sampler, seed, threads)
+SAMPLERS = ("tpe", "nsga2", "gp", "random")
 
 
-class Sampled(ProposerContract):
-    sampler: str
-
-    def make(self, space: SearchSpace, goal: Goal, seed: int = 0, threads: int = 1) -> Proposer:
-        return proposer(space, goal, self.sampler, seed, threads)
+def reduced(space: SearchSpace, choices: dict[str, tuple[LayerConfig, ...]], sampler: str = "tpe") -> GraphProposer:
+    return proposer(space, BUDGET, sampler, choices=choices)
 
 
-class TestTpe(Sampled):
-    sampler = "tpe"
-
-
-class TestRandom(Sampled):
-    sampler = "random"
-
-
-def test_the_contract_runs_over_every_sampler() -> None:
-    assert {TestTpe.sampler, TestRandom.sampler} == set(SAMPLERS)
+def weight_bytes(space: SearchSpace, candidate: Candidate) -> float:
+    return sum(layer.weights * candidate.config_of[layer.name].weight_bits / 8 for layer in space.layers)
 
 
 def best_within(sampler: str, seed: int, budget: Goal, count: int) -> float:
@@ -122,7 +109,7 @@ def test_what_is_surely_too_large_is_not_proposed() -> None:
 def test_only_the_reduced_choices_are_proposed() -> None:
     space = mixed_space()
     choices = {layer.name: layer.choices[:1] for layer in space.layers} | {"head": (FLOAT32, INT8)}
-    asked = OrdinalProposer(space, choices, BUDGET, "tpe", 0, 1)
+    asked = reduced(space, choices)
     found = []
     while (candidate := asked.propose()) is not None:
         found.append(candidate)
@@ -133,7 +120,7 @@ def test_only_the_reduced_choices_are_proposed() -> None:
 
 def test_a_space_without_a_choice_has_one_candidate() -> None:
     space = small_space()
-    asked = OrdinalProposer(space, {layer.name: (FLOAT32,) for layer in space.layers}, BUDGET, "tpe", 0, 1)
+    asked = reduced(space, {layer.name: (FLOAT32,) for layer in space.layers})
     only = asked.propose()
     assert only is not None
     asked.tell(only, AdditiveBoard(space).evidence(only))
@@ -142,15 +129,15 @@ def test_a_space_without_a_choice_has_one_candidate() -> None:
 
 def test_candidates_outside_the_reduced_space_are_known_but_not_learnt() -> None:
     space = small_space()
-    asked = OrdinalProposer(space, {layer.name: (FLOAT32, INT8) for layer in space.layers}, BUDGET, "tpe", 0, 1)
+    asked = reduced(space, {layer.name: (FLOAT32, INT8) for layer in space.layers})
     outside = Candidate.of(space, {"l0": DYNAMIC, "l1": FLOAT32, "l2": FLOAT32})
     asked.tell(outside, Evidence(1e-9, 1, {"top1": 1.0}))
     found = set()
     while (candidate := asked.propose()) is not None:
         found.add(candidate.id)
         asked.tell(candidate, AdditiveBoard(space).evidence(candidate))
-    reduced = {Candidate.of(space, {f"l{i}": (FLOAT32, INT8)[bits >> i & 1] for i in range(3)}).id for bits in range(8)}
-    assert reduced <= found
+    inside = {Candidate.of(space, {f"l{i}": (FLOAT32, INT8)[bits >> i & 1] for i in range(3)}).id for bits in range(8)}
+    assert inside <= found
     assert outside.id not in found
 
 

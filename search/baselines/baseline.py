@@ -1,0 +1,85 @@
+"""A baseline: one published idea, made a searcher that never repeats, survives failures and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from search.adaptive.graph import Floats, Ints
+from search.baselines.ledger import Ledger, Result
+from search.baselines.ordinal import Scale
+from search.baselines.task import Task
+
+ATTEMPTS = 20
+"""How often an idea may repeat itself until the search goes on without it."""
+
+
+class Strategy(Protocol):
+    """The idea of a baseline. It sees the ledger, which is told first."""
+
+    def propose(self) -> Ints | None:
+        """Return a legal configuration, fresh if it can; None when the idea is at its end."""
+
+    def learn(self, config: Ints, result: Result | None) -> None:
+        """Take what became of a configuration, proposed here or not; None: it was infeasible."""
+
+
+@runtime_checkable
+class SiteTable(Protocol):
+    """What a strategy has beside, when it learns from the times of single sites."""
+
+    def wants_profile(self, config: Ints) -> bool:
+        """Tell whether the times of sites of this configuration would be of use."""
+
+    def tell_profile(self, config: Ints, site_s: Floats) -> None:
+        """Take seconds of every site, conversions counted where they are consumed: (sites,)."""
+
+
+class Baseline:
+    """A strategy as a searcher.
+
+    Args:
+        ledger: shared with the strategy.
+        strategy: proposes.
+        scale: where the search goes when the strategy has nothing fresh: steps from the best, then whatever is left.
+    """
+
+    def __init__(self, ledger: Ledger, strategy: Strategy, scale: Scale, sites: SiteTable | None = None) -> None:
+        self._ledger, self._strategy, self._scale, self.sites = ledger, strategy, scale, sites
+
+    @property
+    def task(self) -> Task:
+        return self._ledger.task
+
+    def propose(self) -> Ints | None:
+        """See Searcher."""
+        found = self._fresh()
+        if found is None:
+            found = self._scale.step(self._ledger)
+        if found is None:
+            found = self._ledger.any_left()
+        if found is not None:
+            self._ledger.take(found)
+        return found
+
+    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float]) -> None:
+        """See Searcher."""
+        self._strategy.learn(config, self._ledger.tell(config, latency_s, accuracy, excess))
+
+    def tell_infeasible(self, config: Ints) -> None:
+        """See Searcher."""
+        self._ledger.take(config)
+        self._strategy.learn(config, None)
+
+    def choice(self) -> Ints | None:
+        """See Searcher."""
+        return self._ledger.choice()
+
+    def _fresh(self) -> Ints | None:
+        for _ in range(ATTEMPTS):
+            config = self._strategy.propose()
+            if config is None:
+                return None
+            if self._ledger.fresh(config[None])[0]:
+                return config
+        return None

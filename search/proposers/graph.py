@@ -1,0 +1,130 @@
+"""Any searcher as a proposer: candidates in, candidates out; evidence comes from the host and from boards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from search.adaptive.engine import Extra
+from search.adaptive.graph import Floats, Ints, Tables
+from search.baselines.task import Metrics, Searcher, Task
+from search.candidate import Candidate
+from search.goal import TIE, Evidence, Goal
+from search.oracle import Estimate, HostOracle
+from search.recipes import UNIFORM
+from search.sites import Sites
+from search.space import LayerConfig
+
+
+class GraphProposer:
+    """Proposes what a board should measure next.
+
+    Args:
+        sites: what may be chosen, by data flow.
+        prior: seconds of every option and conversion, in proportion.
+        oracle: the host.
+        goal: constraints and objective.
+        make: makes the searcher.
+        seed: of the searcher's chance.
+        threads: of every candidate.
+        choices: layer -> what a searcher on an ordinal scale sees, widest first; None: everything.
+    """
+
+    def __init__(self, sites: Sites, prior: Tables, oracle: HostOracle, goal: Goal,
+                 make: Callable[[Task], Searcher], seed: int, threads: int,
+                 choices: Mapping[str, Sequence[LayerConfig]] | None = None) -> None:
+        self._sites, self._oracle, self._goal, self._threads = sites, oracle, goal, threads
+        self._divergences: dict[str, float | None] = {}
+        self._estimates: dict[str, Estimate | None] = {}
+        self._beside: list[float] = []
+        graph = sites.graph
+        layers = [sites.space.by_name[site.name] for site in graph.sites]
+        seen = [layer.choices if choices is None else choices[layer.name] for layer in layers]
+        ladder = tuple(tuple(level * len(layer.choices) + layer.choices.index(config)
+                             for config in kept for level in range(len(sites.shares(index))))
+                       for index, (layer, kept) in enumerate(zip(layers, seen, strict=True)))
+        int8 = np.array([layer.choices.index(layer.widen(UNIFORM["int8"])) for layer in layers], np.int64)
+        minimum = goal.minimum or {}
+        least = {goal.objective: minimum.get(goal.objective), **minimum}
+        task = Task(prior, self._divergence, self._score, goal.latency_budget_s, np.zeros(graph.length, np.int64), int8,
+                    ladder, seed, Metrics(self._scores, least), not goal.maximises_quality, self._size_limit, TIE)
+        self._searcher = make(task)
+
+    def propose(self) -> Candidate | None:
+        """Return a candidate that was neither proposed nor told before; None when there is none left."""
+        picks = self._searcher.propose()
+        return None if picks is None else self._candidate(picks)
+
+    def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
+        """Learn what became of a candidate; None: it is infeasible."""
+        picks = self._picks(candidate)
+        if evidence is None:
+            self._estimates[candidate.id] = None
+            self._searcher.tell_infeasible(picks)
+            return
+        self._beside.append(evidence.size_bytes - float(self._weights.total(picks[None])[0]))
+        self._estimates[candidate.id] = Estimate(evidence.size_bytes, evidence.metrics)
+        excess = {name: value for name, value in self._goal.constraints(evidence).items() if name != "latency"}
+        self._searcher.tell(picks, evidence.latency_s, float(evidence.metrics[self._goal.objective]), excess)
+
+    def _candidate(self, picks: Ints) -> Candidate:
+        return self._sites.candidate(picks, self._threads)
+
+    def _picks(self, candidate: Candidate) -> Ints:
+        return self._sites.picks(candidate)
+
+    def _divergence(self, configs: Ints) -> Floats:
+        candidates = [self._candidate(picks) for picks in configs]
+        missing = {c.id: c for c in candidates if c.id not in self._divergences}
+        found = self._oracle.divergences(list(missing.values()))
+        self._divergences.update(zip(missing, found, strict=True))
+        values = [self._divergences[c.id] for c in candidates]
+        return np.array([np.inf if value is None else value for value in values])
+
+    def _estimated(self, configs: Ints) -> list[Estimate | None]:
+        candidates = [self._candidate(picks) for picks in configs]
+        missing = {c.id: c for c in candidates if c.id not in self._estimates}
+        found = self._oracle.estimates(list(missing.values()))
+        self._estimates.update(zip(missing, found, strict=True))
+        return [self._estimates[c.id] for c in candidates]
+
+    def _score(self, configs: Ints) -> Floats:
+        return np.array([np.nan if e is None else self._worth(e) for e in self._estimated(configs)])
+
+    def _scores(self, configs: Ints) -> Mapping[str, Floats]:
+        names = dict.fromkeys([self._goal.objective, *(self._goal.minimum or {})])
+        estimates = self._estimated(configs)
+        return {name: np.array([np.nan if e is None else e.metrics[name] for e in estimates]) for name in names}
+
+    def _worth(self, estimate: Estimate) -> float:
+        """Return the objective, NaN where another constraint than latency is broken."""
+        if self._goal.size_budget_bytes is not None and estimate.size_bytes > self._goal.size_budget_bytes:
+            return float("nan")
+        minimum: Mapping[str, float] = self._goal.minimum or {}
+        if any(not estimate.metrics[metric] >= least for metric, least in minimum.items()):
+            return float("nan")
+        return float(estimate.metrics[self._goal.objective])
+
+    def _size_limit(self) -> tuple[Extra, ...]:
+        """Return the size as a resource: weights times bits, plus what artifacts hold beside (the median so far)."""
+        limit = self._goal.size_budget_bytes
+        if limit is None:
+            return ()
+        rest = float(np.median(self._beside)) if self._beside else 0.0
+        return (Extra(self._weights, max(limit - rest, 1.0)),)
+
+    @cached_property
+    def _weights(self) -> Tables:
+        """Weights times bits, in bytes."""
+        graph = self._sites.graph
+        table = np.zeros((graph.length, graph.depth, graph.width))
+        for index, site in enumerate(graph.sites):
+            layer, made = self._sites.space.by_name[site.name], self._sites.shares(index)
+            for entering, read in enumerate(self._sites.shares(site.source) if site.source >= 0 else (1.0,)):
+                for option in range(len(site.options)):
+                    level, choice = divmod(option, len(layer.choices))
+                    table[index, entering, option] = (
+                        layer.weights * read * made[level] * layer.choices[choice].weight_bits / 8)
+        return Tables(graph, table, np.zeros((len(graph.edges), graph.width, graph.width)))
