@@ -23,6 +23,7 @@ from profilers.runner import AgentRunner, RuntimePlace
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
 from recipes.compilers.tflite.build import BuildInputs, Built, build
+from recipes.compilers.tflite.narrowed import narrowed_outputs
 from recipes.models.dataset import Metric, Split, apply_metrics, load_data, top1
 from recipes.models.source import Reference
 from recipes.ports import Ports
@@ -31,6 +32,8 @@ from search.errors import InfeasibleCandidate
 
 ESTIMATED = 128
 """Calibration examples on which a divergence is estimated; 64 rank as well as all."""
+NARROWED = 64
+"""The same for widths, where a network is reconstructed on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,19 @@ def divergence(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candid
     found = run_reference(inputs, built.artifact, built.ports, "calibration", ESTIMATED)
     pairs = zip(_arrays(reference), found, strict=True)
     return float(np.mean([output_divergence(expected, outputs) for expected, outputs in pairs]))
+
+
+def narrowing_divergence(builder: BuildInputs, widths: tuple[tuple[str, int], ...]) -> float:
+    """Estimate how far the outputs of the float network at some widths are from the whole one's, without conversion.
+
+    See search.HostOracle. Raises InfeasibleCandidate.
+    """
+    if builder.pruning is None:
+        raise ValueError("this study does not prune; its inputs lack the network and the plan")
+    folder = builder.blob_folder
+    expected = narrowed_outputs(folder, builder.pruning, {}, NARROWED)
+    found = narrowed_outputs(folder, builder.pruning, dict(widths), NARROWED)
+    return float(np.mean([output_divergence(one, two) for one, two in zip(expected, found, strict=True)]))
 
 
 @lru_cache(maxsize=2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice, product
 
 import numpy as np
@@ -19,7 +20,7 @@ from search.adaptive.latency import LatencyModel, Profile, Reading
 from search.adaptive.memory import Memory, News, configs_of, key_of
 from search.adaptive.polish import Problem
 from search.adaptive.posterior import Posterior
-from search.adaptive.quality import Divergence, Sensitivity
+from search.adaptive.quality import Divergence, Sensitivity, probes
 from search.adaptive.solver import solve_all
 
 DRAWS = 2
@@ -80,6 +81,8 @@ class Engine:
             centers and the screening wait until they are affordable.
         evaluations: configurations whose accuracy the host computes after each table.
         margin: what counts as an improvement, in the unit of `accuracy`.
+        narrowing: what the divergence of a new combination of levels costs beside, in passes.
+        conversions: new combinations of levels whose accuracy the host computes after each table.
     """
 
     model: LatencyModel
@@ -93,6 +96,8 @@ class Engine:
     passes: float = np.inf
     evaluations: int = EVALUATIONS
     margin: float = MARGIN
+    narrowing: float = 0.0
+    conversions: float = np.inf
     measured: dict[bytes, list[float]] = field(default_factory=dict)
     """Configuration -> its readings, seconds."""
     blocked: set[bytes] = field(default_factory=set)
@@ -171,9 +176,10 @@ class Engine:
         center = self._center(posterior)
         if center is None or any(np.array_equal(table.center, center) for table in self._around()):
             return False
-        if self._credit() < self._price():
+        if self._credit() < self._price(center):
             return False
         self.memory.take_table(self.divergence, center)
+        self.memory.note_passes(int(self.narrowing * self._widenings))
         return True
 
     def _around(self) -> list[Sensitivity]:
@@ -184,10 +190,15 @@ class Engine:
         """Return how many calibration passes the host has time for."""
         return self.passes * (1 + len(self.model.readings)) - self.memory.passes
 
-    def _price(self) -> int:
-        """Return what a sensitivity table costs, in passes, at most."""
-        return 1 + sum(len({a for option in site.options for a in enumerate(option.attributes)}) - 1
-                       for site in self.graph.sites)
+    def _price(self, center: Ints) -> float:
+        """Return what a sensitivity table costs, in passes."""
+        return len(probes(self.graph, center)) + self.narrowing * self._widenings
+
+    @cached_property
+    def _widenings(self) -> int:
+        """How many single changes of a level there are."""
+        return sum(len({option.level for option in site.options}) - 1
+                   for index, site in enumerate(self.graph.sites) if self.graph.leaders[index] == index)
 
     def _center(self, posterior: Posterior) -> Ints | None:
         """Return the best configuration that the host knows and that probably meets the budget.
@@ -283,18 +294,46 @@ class Engine:
             return configs
         chance = self.judge(posterior).probability(configs)
         predicted = self.memory.tables[-1].predict(configs)
-        affordable = int(min(len(configs), max(self._credit(), self.evaluations)))
-        kept = np.argsort(np.where(chance >= LEAST_PROBABILITY / 2, predicted, np.inf), kind="stable")[:affordable]
+        order = np.argsort(np.where(chance >= LEAST_PROBABILITY / 2, predicted, np.inf), kind="stable")
+        prices = np.cumsum([1 + self.narrowing * fresh for fresh in self._fresh_levels(configs[order])])
+        kept = order[:max(self.evaluations, int((prices <= self._credit()).sum()))]
         configs, chance = configs[kept], chance[kept]
-        self.memory.note_passes(len(configs))
         divergence = self.divergence(configs)
+        self.memory.note_passes(int(prices[len(kept) - 1]))
         if self.aim is Aim.FRONT:
             order = self._spread_out(posterior, configs, divergence)
         else:
             rank = np.where(chance >= LEAST_PROBABILITY / 2, divergence, np.inf)
-            order = np.argsort(rank, kind="stable")[:self.evaluations]
+            order = self._few_levels(configs, np.argsort(rank, kind="stable"))[:self.evaluations]
         found: Ints = configs[order]
         return found
+
+    def _fresh_levels(self, configs: Ints) -> list[bool]:
+        """Tell which configurations have a combination of levels whose divergence is not known yet."""
+        seen, found = self._built(), []
+        for config in configs:
+            levels = self.graph.levels_of(config)
+            found.append(levels not in seen)
+            seen.add(levels)
+        return found
+
+    def _built(self) -> set[bytes]:
+        """Return the combinations of levels that the host has built."""
+        return {self.graph.levels_of(config) for config in [*self.memory.known()[0], self.floating]}
+
+    def _few_levels(self, configs: Ints, order: Ints) -> Ints:
+        """Keep the order, but no more than `conversions` combinations of levels that the host has not built yet."""
+        built = self._built()
+        fresh: set[bytes] = set()
+        kept = []
+        for row in order:
+            levels = self.graph.levels_of(configs[row])
+            if levels not in built and levels not in fresh:
+                if len(fresh) >= self.conversions:
+                    continue
+                fresh.add(levels)
+            kept.append(row)
+        return np.array(kept, np.int64)
 
     def _spread_out(self, posterior: Posterior, configs: Ints, divergence: Floats) -> Ints:
         """Return the rows with the least divergence in each of as many stretches of latency as are evaluated."""

@@ -124,6 +124,10 @@ class Graph:
         found = np.array(self.edges, np.int64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
 
+    def levels_of(self, config: Ints) -> bytes:
+        """Return the levels of all sites as a key."""
+        return self.levels[np.arange(self.length), config].astype(np.int8).tobytes()
+
     def entering(self, configs: Ints) -> Ints:
         """Return the level of every site's source, 0 where it has none: (configurations, sites)."""
         sources = self.sources[None]

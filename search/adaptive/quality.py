@@ -8,7 +8,7 @@ incumbent, where it is more accurate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,14 +46,8 @@ def measure_sensitivity(graph: Graph, divergence: Divergence, center: Ints, leas
         least: a lower bound of every entry, e.g. 0 around float32, where nothing can improve.
     """
     plans = [_plan(graph, index, int(center[index])) for index in range(graph.length)]
-    rows, places = [center], {}
-    for index, plan in enumerate(plans):
-        for option in plan.probes:
-            places[index, option] = len(rows)
-            row = center.copy()
-            row[index] = option
-            rows.append(row)
-    values = divergence(graph.settle(np.array(rows)))
+    rows, places = _rows(graph, center, plans)
+    values = divergence(rows)
     finite = values[np.isfinite(values)]
     values = np.where(np.isfinite(values), values, 2 * finite.max(initial=1.0))
     table = np.zeros((graph.length, graph.width))
@@ -64,6 +58,26 @@ def measure_sensitivity(graph: Graph, divergence: Divergence, center: Ints, leas
         table = np.maximum(table, least)
         table[np.arange(graph.length), center] = 0.0
     return Sensitivity(center, float(values[0]), table)
+
+
+def probes(graph: Graph, center: Ints) -> Ints:
+    """Return the configurations that a table around a center needs, the center first: (count, sites)."""
+    return _rows(graph, center, [_plan(graph, index, int(center[index])) for index in range(graph.length)])[0]
+
+
+def _rows(graph: Graph, center: Ints, plans: Sequence[_Plan]) -> tuple[Ints, dict[tuple[int, int], int]]:
+    """Return distinct configurations, and the row of every (site, option); a group's level is its leader's."""
+    rows, places, known = [center], {}, {center.tobytes(): 0}
+    for index, plan in enumerate(plans):
+        for option in plan.probes:
+            changed = center.copy()
+            changed[index] = option
+            row = graph.settle(changed[None])[0]
+            if row.tobytes() not in known:
+                known[row.tobytes()] = len(rows)
+                rows.append(row)
+            places[index, option] = known[row.tobytes()]
+    return np.array(rows), places
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ PASSES = 24
 """Artifacts that are built and run on the calibration inputs for one measurement: one or two seconds of two cores."""
 EVALUATIONS = 6
 """Artifacts whose accuracy is computed after each sensitivity table."""
+NARROWING = 8
+"""What the divergence of new widths costs beside, in passes: a reconstruction on few examples."""
+CONVERSIONS = 2
+"""New widths that are converted after each sensitivity table: seconds each."""
 CONFIDENCE = 0.95
 """Probability to meet the budget of what is shipped."""
 
@@ -34,7 +38,7 @@ class AdaptiveSearcher:
         self._task = task
         self.engine = Engine(LatencyModel(task.prior), task.divergence, task.accuracy, task.budget_s, task.floating,
                              task.seed, aim=Aim.FASTEST if task.fastest else Aim.ACCURATE, passes=passes,
-                             evaluations=evaluations)
+                             evaluations=evaluations, narrowing=NARROWING, conversions=CONVERSIONS)
 
     def propose(self) -> Ints | None:
         """See Searcher."""

@@ -80,6 +80,22 @@ def narrowed_model(blob_folder: Path, inputs: PruneInputs, candidate: Candidate)
     return Narrowed(FloatModel(model, calibrated.outputs["statistics"], ports), (recovered, converted, calibrated))
 
 
+def narrowed_outputs(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int],
+                     examples: int) -> tuple[Array, ...]:
+    """Return what PyTorch computes at some widths on the first calibration inputs; with no widths the whole network.
+
+    A cheap estimate: least squares on these few examples only, and no conversion. Runs user code.
+    """
+    whole, arrays = _whole(blob_folder, inputs), _calibration(blob_folder, inputs.calibration)
+    few = {name: array[:examples] for name, array in arrays.items()}
+    if not widths:
+        return run(whole.network, few, inputs.positional, "the calibration inputs")
+    narrowed = recover(whole.network, whole.plan, widths, tensors(few, 0, examples), inputs.positional,
+                       Recovery.RECONSTRUCT, inputs.seed).network
+    with repeatable():
+        return run(narrowed, few, inputs.positional, "the calibration inputs")
+
+
 @dataclass(frozen=True, slots=True)
 class _Whole:
     """The network at full width, folded, and its plan."""
