@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -43,21 +43,39 @@ def roofline_prior(layers: LayerMap, sites: Graph, roofline: Roofline, threads: 
 
     The figures need not be right, only in proportion: the engine corrects them with what it measures.
     """
+    graph = layers.graph
+
+    def operator_s(op: Operator, config: LayerConfig) -> float:
+        return roofline.operator_s(typed(graph, [op], config), op, threads)
+
+    return tables_of(layers, sites, operator_s, lambda tensor, kind: roofline.conversion_s(tensor.elements, threads))
+
+
+def tables_of(layers: LayerMap, sites: Graph, operator_s: Callable[[Operator, LayerConfig], float],
+              conversion_s: Callable[[Tensor, str], float]) -> Tables:
+    """Return a prior that is a sum over operators.
+
+    Args:
+        layers: of the float model.
+        sites: what `sites_of` made of them.
+        operator_s: seconds of an operator in a configuration.
+        conversion_s: seconds of `QUANTIZE` or `DEQUANTIZE` on a tensor.
+    """
     graph, space = layers.graph, layers.space
     own = np.zeros((sites.length, sites.width, sites.width))
     for index, site in enumerate(sites.sites):
         operators = [graph.operators[i] for i in layers.operators[site.name]]
         for option, config in enumerate(space.by_name[site.name].choices):
-            typed = _typed(graph, operators, config)
-            own[index, :, option] = sum(roofline.operator_s(typed, op, threads) for op in operators)
+            own[index, :, option] = sum(operator_s(op, config) for op in operators)
     number = {site.name: index for index, site in enumerate(sites.sites)}
     edges = np.zeros((len(sites.edges), sites.width, sites.width))
     for e, (a, b) in enumerate(sites.edges):
         moved = [graph.tensors[t] for t, name in _inputs(layers, sites.sites[b].name) if number[name] == a]
-        cost = sum(roofline.conversion_s(tensor.elements, threads) for tensor in moved)
+        cost = {kind: sum(conversion_s(tensor, kind) for tensor in moved) for kind in ("QUANTIZE", "DEQUANTIZE")}
         for i, one in enumerate(sites.sites[a].options):
             for j, other in enumerate(sites.sites[b].options):
-                edges[e, i, j] = cost if one.format != other.format else 0.0
+                if one.format != other.format:
+                    edges[e, i, j] = cost["QUANTIZE" if other.format == "int" else "DEQUANTIZE"]
     return Tables(sites, own, edges)
 
 
@@ -78,7 +96,7 @@ def _inputs(layers: LayerMap, name: str) -> Iterable[tuple[int, str]]:
                 waiting.extend((t, read) for t in graph.activations(writer))
 
 
-def _typed(graph: Operators, operators: Iterable[Operator], config: LayerConfig) -> Operators:
+def typed(graph: Operators, operators: Iterable[Operator], config: LayerConfig) -> Operators:
     """Return the graph as if these operators ran in a configuration."""
     tensors = list(graph.tensors)
     static = config.scheme is Scheme.STATIC
