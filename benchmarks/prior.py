@@ -87,8 +87,9 @@ def compare(bench: Workbench, rows: list[Observation], candidates: list[Candidat
     model = CostModel.train(rows, ROOFLINE)
     sites = sites_of(bench.layers)
     where = Conditions(bench.board.kind, bench.builder.target.runtime, bench.runtime_version, bench.config.threads)
-    priors = {"roofline": roofline_prior(bench.layers, sites, ROOFLINE, where.threads),
-              **{v: learned_prior(bench.layers, sites, model, v, where, ROOFLINE) for v in VARIANTS}}
+    priors: dict[str, Tables] = {"roofline": roofline_prior(bench.layers, sites, ROOFLINE, where.threads)}
+    for variant in VARIANTS:
+        priors[variant] = learned_prior(bench.layers, sites, model, variant, where, ROOFLINE)
     for name, tables in priors.items():
         found = predicted(tables, bench, candidates)
         error = error_of(found, truth, [0] * len(found))

@@ -21,7 +21,7 @@ from recipes.blobs import BlobMissing
 from recipes.compilers.tflite.layers import LayerMap
 from search.adaptive.graph import Graph, Tables
 
-ONE_KIND = "there are rows of one kind of board only"
+ONE_KIND = "the rows are of one kind of board only"
 ROOFLINE = CORTEX_A72
 """The analytic model of every kind of board; a search corrects its scale."""
 
@@ -128,10 +128,13 @@ def _evaluate(rows: tuple[Observation, ...]) -> Evaluation:
 
 def _document(kind: str | None, rows: tuple[Observation, ...], found: Evaluation) -> CostmodelEvaluated:
     by_kind = found.by_board_kind
-    return {"schema": SCHEMA, "kind": kind, "board_kinds": sorted({row.where.board_kind for row in rows}),
-            "rows": len(rows), "held_out_families": _priors(found.by_family),
-            "held_out_board_kinds": None if by_kind is None else _priors(by_kind),
-            "held_out_board_kinds_absent_because": ONE_KIND if by_kind is None else None, "chosen": found.chosen}
+    document: CostmodelEvaluated = {
+        "schema": SCHEMA, "scope": kind or ALL_KINDS, "board_kinds": sorted({row.where.board_kind for row in rows}),
+        "rows": len(rows), "held_out_families": _priors(found.by_family),
+        "held_out_board_kinds": None if by_kind is None else _priors(by_kind), "chosen": found.chosen}
+    if by_kind is None:
+        document["held_out_board_kinds_absent_because"] = ONE_KIND
+    return document
 
 
 def _priors(found: Mapping[str, PriorError]) -> dict[str, PriorErrors]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import statistics
 import time
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from device_farm.inventory import BoardEntry, Inventory
 from orchestrator import wiring
@@ -18,6 +18,7 @@ from orchestrator.bench import Bench, Job
 from orchestrator.executor import HostPool
 from orchestrator.schemas.costmodel import CostmodelCollected
 from orchestrator.schemas.strict import SCHEMA
+from orchestrator.scratch import Scratch
 from orchestrator.store.records import LayerRecord, point_of
 from orchestrator.store.store import Store
 from orchestrator.workbench import WORKERS, result_of
@@ -97,19 +98,25 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
         else:
             place = wiring.host_runtime_place(runner.runtime_name, store.folder, runner.runtime_version)
             pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
-            session = _Session(store, board, bench, pool, place, agent, where, counts, tell)
+            scratch = Scratch()
+            session = _Session(store, board, bench, pool, place, agent, where, scratch.path, counts, tell)
             try:
                 session.run(points, known, None if wanted.limit_s is None else started + wanted.limit_s)
             except KeyboardInterrupt:
                 interrupted = True
             finally:
                 pool.shutdown()
-    return {"schema": SCHEMA, "board": {"name": board.name, "kind": board.kind, "runtime": {
-                "name": where.runtime, "version": where.runtime_version}},
-            "threads": wanted.threads, "seed": wanted.seed, "dry_run": dry_run, "points": wanted.measurements,
-            "known": counts.known, "measured": counts.measured, "infeasible": counts.infeasible,
-            "rows": len(store.layers(board=board.name)), "wall_s": round(time.monotonic() - started, 3),
-            "interrupted": interrupted, "simulated": board.transport == "sim"}
+                scratch.close()
+    document: CostmodelCollected = {
+        "schema": SCHEMA, "board": {"name": board.name, "kind": board.kind, "runtime": {
+            "name": where.runtime, "version": where.runtime_version}},
+        "threads": wanted.threads, "seed": wanted.seed, "dry_run": dry_run, "points": wanted.measurements,
+        "known": counts.known, "measured": counts.measured, "infeasible": counts.infeasible,
+        "rows": len(store.layers(board=board.name)), "wall_s": round(time.monotonic() - started, 3),
+        "interrupted": interrupted, "simulated": board.transport == "sim"}
+    if wanted.measurements is None:
+        document["points_absent_because"] = "as many as the time allows"
+    return document
 
 
 @dataclass(slots=True)
@@ -123,6 +130,7 @@ class _Session:
     place: RuntimePlace
     agent: Path
     where: Conditions
+    scratch: Path
     counts: Counts
     tell: Tell
 
@@ -139,8 +147,10 @@ class _Session:
                     break
             if not batch:
                 return
-            with TemporaryDirectory(prefix="costmodel-", dir=self.store.folder) as folder:
-                self._measure(batch, Path(folder), deadline)
+            folder = self.scratch / "batch"
+            folder.mkdir()
+            self._measure(batch, folder, deadline)
+            shutil.rmtree(folder)
 
     def _measure(self, batch: list[Point], folder: Path, deadline: float | None) -> None:
         tasks = [(shape, config, COPIES) for shape, config in batch]

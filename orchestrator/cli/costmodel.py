@@ -21,12 +21,13 @@ from orchestrator.cli.options import (
     verb,
     whole,
 )
-from orchestrator.cli.outcome import INTERRUPTED, Format
+from orchestrator.cli.outcome import INTERRUPTED, Format, exit_codes, start_logging
 
 if TYPE_CHECKING:
     from orchestrator.costmodel_collect import Tell
     from orchestrator.schemas.costmodel import CostmodelCollected, CostmodelEvaluated
 
+AGAIN = "the same command"
 PLAIN_S = 10.0
 """Where there is no terminal, a line this often."""
 
@@ -52,7 +53,9 @@ def collect(
     store: StoreFolder = None, inventory: InventoryFile = None, format_: Output = Format.TEXT, debug: Debug = False,
 ) -> None:
     """Measure single layers of many shapes in every format; what the store holds of the board is not repeated."""
-    with verb(debug):
+    told: list[int] = []
+    with exit_codes(resume=lambda: AGAIN if told else None, debug=debug):
+        start_logging(None, debug)
         from orchestrator.costmodel_collect import DEFAULT_POINTS, Wanted
         from orchestrator.costmodel_collect import collect as collect_layers
         from orchestrator.errors import UsageError
@@ -74,10 +77,14 @@ def collect(
         boards.find(device)
         wanted = Wanted(device, measurements, limit_s, seed, threads)
         with Store.open(store_place(store)) as at, _telling(device, measurements) as tell:
-            document = collect_layers(at, boards, wanted, tell, lambda text: typer.echo(text, err=True), dry_run)
+            def progress(done: int, what: str) -> None:
+                told.append(done)
+                tell(done, what)
+
+            document = collect_layers(at, boards, wanted, progress, lambda text: typer.echo(text, err=True), dry_run)
         print_document(document, format_, lambda: _print_collected(document))
         if document["interrupted"]:
-            typer.echo("interrupted; what was measured is kept, and the same command goes on", err=True)
+            typer.echo(f"interrupted; what was measured is kept; continue with: {AGAIN}", err=True)
             raise typer.Exit(INTERRUPTED)
 
 

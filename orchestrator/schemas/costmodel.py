@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -21,7 +21,8 @@ class CostmodelCollected(TypedDict):
     """Of the sweep: the same one names the same points."""
     dry_run: bool
     points: int | None
-    """Asked for; null: as many as the time allowed."""
+    """Asked for."""
+    points_absent_because: NotRequired[str]
     known: int
     """Of them measured before, and not again."""
     measured: int
@@ -49,15 +50,15 @@ class CostmodelEvaluated(TypedDict):
     """`orchestrator costmodel evaluate`: the priors on layers that they were not trained with."""
 
     schema: Literal[1]
-    kind: str | None
-    """Kind of board whose rows were used; null: all that were measured."""
+    scope: str
+    """The kind of board whose rows were used, or `*`: all that were measured."""
     board_kinds: list[str]
     rows: int
     held_out_families: dict[str, PriorErrors]
     """Prior -> its errors on families of shapes that were held out."""
     held_out_board_kinds: dict[str, PriorErrors] | None
-    """Prior -> its errors on kinds of boards that were held out; null with one kind."""
-    held_out_board_kinds_absent_because: str | None
+    """Prior -> its errors on kinds of boards that were held out."""
+    held_out_board_kinds_absent_because: NotRequired[str]
     chosen: str
     """The prior with the least error on held-out families: roofline, xgboost or both."""
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -93,11 +94,14 @@ class LayerShape:
 
 
 def shape_of(graph: Graph, op: Operator) -> LayerShape:
-    """Return the shape of an operator of a float model."""
+    """Return the shape of an operator of a float model; a reduction's without the axes that it keeps as 1."""
     given = tuple(graph.tensors[t].shape for t in graph.activations(op))
     constants = [graph.tensors[t] for t in op.inputs if t >= 0 and graph.is_constant(t)]
     constant = next((t.shape for t in constants if t.dtype == "FLOAT32"), None)
-    return LayerShape(op.kind, given, constant, graph.tensors[op.outputs[0]].shape)
+    made = graph.tensors[op.outputs[0]].shape
+    if op.kind in REDUCTIONS and len(made) == len(given[0]):
+        made = tuple(size for size, before in zip(made, given[0], strict=True) if size == before)
+    return LayerShape(op.kind, given, constant, made)
 
 
 def graph_of(shape: LayerShape, copies: int = 1) -> Graph:
@@ -136,15 +140,15 @@ def _constants(shape: LayerShape, copy: int) -> list[tuple[str, str, Shape]]:
 
 
 def reduced_axes(shape: LayerShape) -> tuple[int, ...]:
-    """Return the axes over which a reduction goes, told from the sizes; it keeps none of them."""
-    given, kept = shape.inputs[0], list(shape.output)
-    axes = []
-    for axis, size in enumerate(given):
-        if axis > 0 and (not kept or kept[0] != size or len(given) - axis > len(kept)):
-            axes.append(axis)
-        elif kept:
-            kept.pop(0)
-    return tuple(axes)
+    """Return the axes over which a reduction goes, told from the sizes; the last ones where several would do.
+
+    Raises ValueError where none would.
+    """
+    given, axes = shape.inputs[0], range(len(shape.inputs[0]))
+    for kept in combinations(axes, len(shape.output)):
+        if tuple(given[axis] for axis in kept) == shape.output:
+            return tuple(axis for axis in axes if axis not in kept)
+    raise ValueError(f"{shape.kind}: {shape.output} is not what is left of {given}")
 
 
 def layer_map(shape: LayerShape, copies: int, runtime: str) -> LayerMap:
@@ -268,6 +272,8 @@ def _output_range(shape: LayerShape) -> tuple[float, float]:
             return -0.5, 4.0
         case "SQUARED_DIFFERENCE":
             return 0.0, 64.0
+        case "MAXIMUM":  # its inputs' range, or the quantiser puts conversions before it
+            return -4.0, 4.0
         case "MUL":
             return -16.0, 16.0
         case "DIV":
