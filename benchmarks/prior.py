@@ -6,7 +6,8 @@
 Random candidates of the demo networks are measured, all in turn, as many times as there are rounds. The models
 are trained on the store's layers of this machine without those that a demo network has itself. A prior's error is
 the median of |predicted / measured - 1| after one scale for each network, since a search finds the scale with its
-first measurement; "as it stands" is without. The regret of searches that start from each prior is not measured here.
+first measurement; "as it stands" is without. "both, N layers" is trained with the first N layers of the sweep.
+The regret of searches that start from each prior is not measured here.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from search.candidate import Candidate
 
 NETWORKS = ("residual", "separable", "transformer")
 SETTINGS = MeasureSettings(min_runs=20, max_sampling_s=0.3, max_warmup_s=0.2)
+FEWER = (250, 500, 1000)
 Essence = tuple[str, tuple[tuple[int, ...], ...]]
 
 
@@ -90,6 +92,10 @@ def compare(bench: Workbench, rows: list[Observation], candidates: list[Candidat
     priors: dict[str, Tables] = {"roofline": roofline_prior(bench.layers, sites, ROOFLINE, where.threads)}
     for variant in VARIANTS:
         priors[variant] = learned_prior(bench.layers, sites, model, variant, where, ROOFLINE)
+    for count in FEWER:
+        if count < len(rows):
+            few = CostModel.train(rows[:count], ROOFLINE)
+            priors[f"both, {count} layers"] = learned_prior(bench.layers, sites, few, "both", where, ROOFLINE)
     for name, tables in priors.items():
         found = predicted(tables, bench, candidates)
         error = error_of(found, truth, [0] * len(found))

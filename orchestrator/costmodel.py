@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.costmodel_networks import described, network_errors
 from orchestrator.errors import UsageError
-from orchestrator.schemas.costmodel import CostmodelEvaluated, CostmodelTrained, PriorErrors
+from orchestrator.schemas.costmodel import CostmodelEvaluated, CostmodelTrained
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.store.records import ALL_KINDS, CostModelRecord, NewCostModel
 from orchestrator.store.store import Store
 from profilers.cost_model import VARIANTS, CostModel, ModelUnusable, Variant, library_version
-from profilers.cost_model_errors import Evaluation, PriorError, TooFewRows, evaluate_priors
+from profilers.cost_model_errors import TooFewRows, evaluate_priors
 from profilers.cost_model_features import FEATURES_VERSION
 from profilers.cost_model_prior import learned_prior
 from profilers.cost_model_rows import Conditions, Observation
@@ -60,14 +60,15 @@ def observations(store: Store, kind: str | None) -> tuple[Observation, ...]:
 def evaluate_costmodel(store: Store, kind: str | None) -> CostmodelEvaluated:
     """Say how far each prior is from layers that it was not trained with. Raises UsageError."""
     rows = observations(store, kind)
-    return _document(kind, rows, _evaluate(rows))
+    return _document(store, kind, rows, CostModel.train(rows, ROOFLINE))
 
 
 def train_costmodel(store: Store, kind: str | None) -> CostmodelTrained:
     """Train on all rows, evaluate on held-out ones, and keep the model as a new version. Raises UsageError."""
     rows = observations(store, kind)
-    document = _document(kind, rows, _evaluate(rows))
-    blob = store.blobs.put_bytes(CostModel.train(rows, ROOFLINE).to_bytes())
+    model = CostModel.train(rows, ROOFLINE)
+    document = _document(store, kind, rows, model)
+    blob = store.blobs.put_bytes(model.to_bytes())
     record = store.add_cost_model(NewCostModel(
         scope=kind or ALL_KINDS, blob_sha256=blob.sha256, rows=len(rows), features_version=FEATURES_VERSION,
         library=library_version(), chosen=document["chosen"], board_kinds=tuple(document["board_kinds"]),
@@ -119,27 +120,21 @@ def load_model(store: Store, record: CostModelRecord) -> CostModel:
         raise UsageError(f"cost model, {record.name}: {error}") from error
 
 
-def _evaluate(rows: tuple[Observation, ...]) -> Evaluation:
+def _document(store: Store, kind: str | None, rows: tuple[Observation, ...], model: CostModel) -> CostmodelEvaluated:
     try:
-        return evaluate_priors(rows, ROOFLINE)
+        found = evaluate_priors(rows, ROOFLINE)
     except TooFewRows as error:
         raise UsageError(str(error)) from error
-
-
-def _document(kind: str | None, rows: tuple[Observation, ...], found: Evaluation) -> CostmodelEvaluated:
-    by_kind = found.by_board_kind
+    by_kind, kinds = found.by_board_kind, sorted({row.where.board_kind for row in rows})
     document: CostmodelEvaluated = {
-        "schema": SCHEMA, "scope": kind or ALL_KINDS, "board_kinds": sorted({row.where.board_kind for row in rows}),
-        "rows": len(rows), "held_out_families": _priors(found.by_family),
-        "held_out_board_kinds": None if by_kind is None else _priors(by_kind), "chosen": found.chosen}
+        "schema": SCHEMA, "scope": kind or ALL_KINDS, "board_kinds": kinds, "rows": len(rows),
+        "held_out_families": {name: described(error) for name, error in found.by_family.items()},
+        "held_out_board_kinds": None if by_kind is None else {
+            name: described(error) for name, error in by_kind.items()},
+        "networks": network_errors(store, kinds, model, ROOFLINE), "chosen": found.chosen}
     if by_kind is None:
         document["held_out_board_kinds_absent_because"] = ONE_KIND
     return document
-
-
-def _priors(found: Mapping[str, PriorError]) -> dict[str, PriorErrors]:
-    return {name: {"median_relative_error": error.median_relative, "rank_correlation": error.rank_correlation}
-            for name, error in found.items()}
 
 
 def _shares(record: CostModelRecord, chosen: str) -> str:

@@ -35,7 +35,7 @@ VARIANTS: tuple[Variant, ...] = ("xgboost", "both")
 _ROUNDS = 400
 _SETTINGS: Mapping[str, object] = {
     "objective": "reg:squarederror", "max_depth": 6, "eta": 0.06, "subsample": 0.8, "colsample_bytree": 0.8,
-    "min_child_weight": 3, "tree_method": "hist", "seed": 0, "nthread": 1}
+    "min_child_weight": 1, "tree_method": "hist", "seed": 0, "nthread": 1}
 
 
 class ModelUnusable(ValueError):

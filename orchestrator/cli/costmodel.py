@@ -158,7 +158,7 @@ def _print_collected(document: CostmodelCollected) -> None:
 def _print_evaluated(document: CostmodelEvaluated) -> None:
     from rich.console import Console
 
-    from orchestrator.tables import figures_table
+    from orchestrator.tables import Name, figures_table
 
     console = Console()
     held_out = {"families of shapes": document["held_out_families"],
@@ -170,5 +170,13 @@ def _print_evaluated(document: CostmodelEvaluated) -> None:
                               f"{document['rows']} layers on {', '.join(document['board_kinds'])}; held out: {what}")
         for name, found in priors.items():
             table.add_row(name, f"{found['median_relative_error']:.1%}", f"{found['rank_correlation']:.3f}")
+        console.print(table)
+    if document["networks"]:
+        table = figures_table(("study", "prior"), ("candidates", "median error", "rank corr."),
+                              "whole networks, as studies measured them")
+        for network in document["networks"]:
+            for name, found in network["priors"].items():
+                table.add_row(Name(network["study"]), name, str(network["candidates"]),
+                              f"{found['median_relative_error']:.1%}", f"{found['rank_correlation']:.3f}")
         console.print(table)
     typer.echo(f"least error: {document['chosen']}")

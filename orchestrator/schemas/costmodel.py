@@ -46,6 +46,18 @@ class PriorErrors(TypedDict):
 
 
 @strict
+class NetworkErrors(TypedDict):
+    """The priors on the whole candidates that a study measured; studies are never trained with."""
+
+    study: str
+    model: str
+    board_kind: str
+    candidates: int
+    """How many were measured."""
+    priors: dict[str, PriorErrors]
+
+
+@strict
 class CostmodelEvaluated(TypedDict):
     """`orchestrator costmodel evaluate`: the priors on layers that they were not trained with."""
 
@@ -59,6 +71,8 @@ class CostmodelEvaluated(TypedDict):
     held_out_board_kinds: dict[str, PriorErrors] | None
     """Prior -> its errors on kinds of boards that were held out."""
     held_out_board_kinds_absent_because: NotRequired[str]
+    networks: list[NetworkErrors]
+    """Of the studies in the store, with a model that was trained with all rows of the scope."""
     chosen: str
     """The prior with the least error on held-out families: roofline, xgboost or both."""
 

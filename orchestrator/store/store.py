@@ -292,6 +292,11 @@ class Store:
                 step_rows.use(session, key, study_id)
             return found
 
+    def steps(self, study_id: uuid.UUID) -> tuple[StepRecord, ...]:
+        """Return the finished steps of a study, oldest first."""
+        with reading(self._engine) as session:
+            return step_rows.of_study(session, study_id)
+
     def put_step(self, study_id: uuid.UUID, step: StepRecord) -> StepRecord:
         """Keep a finished step for this and other studies. Returns the stored one.
 

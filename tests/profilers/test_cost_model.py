@@ -18,7 +18,7 @@ from profilers.cost_model_prior import learned_prior
 from profilers.cost_model_rows import Conditions, Observation
 from profilers.cost_model_sweep import MAX_ELEMENTS, MAX_MACS, MAX_WEIGHTS, sweep
 from profilers.prior import roofline_prior, sites_of
-from profilers.simulation import CORTEX_A72, Roofline
+from profilers.simulation import CORTEX_A72, UNPACKED_INT4, Roofline
 from recipes.compilers.tflite.graph import Graph, Operator, Port, Tensor
 from recipes.compilers.tflite.layers import map_layers
 from recipes.compilers.tflite.legal import DYNAMIC_8, STATIC_8, WEIGHT_ONLY_4, legal_choices
@@ -31,6 +31,7 @@ JETSON = Conditions("jetson", "litert", "2.3.0", 1)
 CONVOLUTION = LayerShape("CONV_2D", ((1, 16, 16, 32),), (64, 3, 3, 32), (1, 8, 8, 64))
 OTHER = replace(
     CORTEX_A72, macs_per_cycle={**CORTEX_A72.macs_per_cycle, ("CONV_2D", "INT8", "INT8"): 1.0,
+                                ("CONV_2D", "INT4", "FLOAT32"): 0.3, ("CONV_2D", UNPACKED_INT4, "FLOAT32"): 5.0,
                                 ("FULLY_CONNECTED", "FLOAT32", "FLOAT32"): 6.0,
                                 ("DEPTHWISE_CONV_2D", "FLOAT32", "FLOAT32"): 0.2},
     bandwidth_bytes_s=1e9, overhead_s=8e-6)
