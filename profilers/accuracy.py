@@ -196,10 +196,15 @@ def _golden(inputs: EvaluationInputs, built: Built) -> tuple[Path, tuple[Array, 
     tensors: dict[str, Any] = dict(built.ports.encode(few))
     np.savez(path, **tensors)
     kept = blobs.put_file(path)
+    return kept.path, run_on_host(inputs.runtime, inputs.agent, built.artifact, kept.path)
+
+
+def run_on_host(runtime: RuntimePlace, agent: Path, artifact: Artifact, inputs: Path) -> tuple[Array, ...]:
+    """Return what an artifact computes in a runtime on this machine, in its own order. Raises InfeasibleCandidate."""
     outputs = _scratch() / "golden_outputs.npz"
-    _runner(inputs.runtime, inputs.agent).run(built.artifact, kept.path, outputs)
+    _runner(runtime, agent).run(artifact, inputs, outputs)
     with np.load(outputs, allow_pickle=False) as arrays:
-        return kept.path, tuple(arrays[f"o{i}"] for i in range(len(arrays.files)))
+        return tuple(arrays[f"o{i}"] for i in range(len(arrays.files)))
 
 
 def _encoded(inputs: EvaluationInputs, split: str, ports: Ports) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -25,34 +25,51 @@ def roofline_prior(layers: LayerMap, sites: Sites, roofline: Roofline, threads: 
 
     The figures need not be right, only in proportion: the engine corrects them with what it measures.
     """
+
+    def operator_s(graph: Operators, op: Operator, config: LayerConfig) -> float:
+        return roofline.operator_s(typed(graph, [op], config), op, threads)
+
+    return tables_of(layers, sites, operator_s, lambda tensor, kind: roofline.conversion_s(tensor.elements, threads))
+
+
+def tables_of(layers: LayerMap, sites: Sites, operator_s: Callable[[Operators, Operator, LayerConfig], float],
+              conversion_s: Callable[[Tensor, str], float]) -> Tables:
+    """Return a prior that is a sum over operators.
+
+    Args:
+        layers: of the float model.
+        sites: what `sites_of` made of them.
+        operator_s: seconds of an operator of a (narrowed) float graph in a configuration.
+        conversion_s: seconds of `QUANTIZE` or `DEQUANTIZE` on a tensor.
+    """
     graph = sites.graph
     own = np.zeros((graph.length, graph.depth, graph.width))
     for index, site in enumerate(graph.sites):
         choices = sites.space.by_name[site.name].choices
         alone = _alone(layers.graph, [layers.graph.operators[i] for i in layers.operators[site.name]])
-        typed = [_typed(alone, config) for config in choices]
         made = sites.shares(index)
         for entering, read in enumerate(sites.shares(site.source) if site.source >= 0 else (1.0,)):
-            for option in range(len(site.options)):
-                level, choice = divmod(option, len(choices))
-                narrowed = _narrowed(typed[choice], read, made[level])
-                own[index, entering, option] = sum(roofline.operator_s(narrowed, op, threads)
-                                                   for op in narrowed.operators)
-    return Tables(graph, own, _conversions(layers, sites, roofline, threads))
+            for level, share in enumerate(made):
+                narrowed = _narrowed(alone, read, share)
+                for choice, config in enumerate(choices):
+                    own[index, entering, level * len(choices) + choice] = sum(
+                        operator_s(narrowed, op, config) for op in narrowed.operators)
+    return Tables(graph, own, _conversions(layers, sites, conversion_s))
 
 
-def _conversions(layers: LayerMap, sites: Sites, roofline: Roofline, threads: int) -> Floats:
+def _conversions(layers: LayerMap, sites: Sites, conversion_s: Callable[[Tensor, str], float]) -> Floats:
     """Return seconds of the conversion on every edge: (edges, width, width)."""
     graph = sites.graph
     number = {site.name: index for index, site in enumerate(graph.sites)}
     edges = np.zeros((len(graph.edges), graph.width, graph.width))
     for e, (a, b) in enumerate(graph.edges):
         moved = [layers.graph.tensors[t] for t, name in inputs_of(layers, graph.sites[b].name) if number[name] == a]
-        cost = [sum(roofline.conversion_s(round(tensor.elements * share), threads) for tensor in moved)
-                for share in sites.shares(a)]
+        cost = {(kind, level): sum(conversion_s(_scaled(tensor, 1.0, share), kind) for tensor in moved)
+                for kind in ("QUANTIZE", "DEQUANTIZE") for level, share in enumerate(sites.shares(a))}
         for i, one in enumerate(graph.sites[a].options):
             for j, other in enumerate(graph.sites[b].options):
-                edges[e, i, j] = cost[one.level] if one.format != other.format else 0.0
+                if one.format != other.format:
+                    edges[e, i, j] = cost["QUANTIZE" if other.format == "int" else "DEQUANTIZE", one.level]
     return edges
 
 
@@ -75,12 +92,7 @@ def _narrowed(graph: Operators, read: float, made: float) -> Operators:
     tensors = list(graph.tensors)
 
     def scale(index: int, first: float, last: float) -> None:
-        tensor: Tensor = graph.tensors[index]
-        shape = [*tensor.shape]
-        if shape:
-            shape[0] = max(1, round(shape[0] * first))
-            shape[-1] = max(1, round(shape[-1] * last))
-        tensors[index] = replace(tensor, shape=tuple(shape))
+        tensors[index] = _scaled(graph.tensors[index], first, last)
 
     for op in graph.operators:
         for index in (*op.inputs, *op.outputs):
@@ -97,8 +109,17 @@ def _narrowed(graph: Operators, read: float, made: float) -> Operators:
     return replace(graph, tensors=tuple(tensors))
 
 
-def _typed(graph: Operators, config: LayerConfig) -> Operators:
-    """Return operators as if they ran in a configuration."""
+def _scaled(tensor: Tensor, first: float, last: float) -> Tensor:
+    """Return a tensor with shares of its first and last axis."""
+    shape = [*tensor.shape]
+    if shape:
+        shape[0] = max(1, round(shape[0] * first))
+        shape[-1] = max(1, round(shape[-1] * last))
+    return replace(tensor, shape=tuple(shape))
+
+
+def typed(graph: Operators, operators: Iterable[Operator], config: LayerConfig) -> Operators:
+    """Return the graph as if these operators ran in a configuration."""
     tensors = list(graph.tensors)
     static = config.scheme is Scheme.STATIC
 

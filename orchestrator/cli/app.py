@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import devices, doctor, init, recipes, search, studies
+from orchestrator.cli import costmodel, devices, doctor, init, recipes, search, studies
 
 app = typer.Typer(
     name="orchestrator", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -20,6 +20,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(devices.app, name="devices")
 app.add_typer(studies.app, name="studies")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(costmodel.app, name="costmodel")
 
 
 def _show_version(asked: bool) -> None:

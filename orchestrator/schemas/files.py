@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from orchestrator.schemas.costmodel import CostmodelCollected, CostmodelEvaluated, CostmodelTrained
 from orchestrator.schemas.devices import DeviceAdded, DeviceChecked, DeviceRemoved, DeviceSetUp, DevicesList
 from orchestrator.schemas.doctor import DoctorDocument
 from orchestrator.schemas.dry_run import DryRunDocument
@@ -35,6 +36,9 @@ DOCUMENTS: Mapping[str, Any] = {
     "devices-check": DeviceChecked,
     "devices-setup": DeviceSetUp,
     "devices-remove": DeviceRemoved,
+    "costmodel-collect": CostmodelCollected,
+    "costmodel-train": CostmodelTrained,
+    "costmodel-evaluate": CostmodelEvaluated,
     "doctor": DoctorDocument,
 }
 """Verb -> its document; docs/schemas/VERB.schema.json describes it."""

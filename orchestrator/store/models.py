@@ -126,6 +126,58 @@ class BoardDeath(Base, table=True):
     happened_at: datetime = Field(sa_type=UTCDateTime)
 
 
+class LayerMeasurementRow(Base, table=True):
+    """One layer on one board: what cost models learn from."""
+
+    __tablename__ = "layer_measurement"
+    __table_args__ = (UniqueConstraint("point", "board", "runtime", "runtime_version", "threads"),)
+
+    id: uuid.UUID = Field(primary_key=True)
+    point: str
+    """Digest of the layer's shape and format."""
+    shape: dict[str, JsonValue] = Field(sa_type=JSON)
+    config: str
+    """Label of the layer's configuration."""
+    copies: int
+    board: str
+    kind: str = Field(index=True)
+    runtime: str
+    runtime_version: str
+    threads: int
+    simulated: bool
+    boot_id: str | None = None
+    agent_version: str | None = None
+    artifact_sha256: str | None = None
+    wall_ns: bytes | None = None
+    """Of all copies together, see samples.py."""
+    fixed_s: float | None = None
+    """What an inference costs in any case, as measured last before."""
+    reason: str | None = Field(default=None, sa_type=Text)
+    """Why it is infeasible; then nothing was measured."""
+    measured_at: datetime = Field(sa_type=UTCDateTime)
+
+
+class CostModelRow(Base, table=True):
+    """A trained cost model; its file is a blob."""
+
+    __tablename__ = "cost_model"
+    __table_args__ = (UniqueConstraint("scope", "version"),)
+
+    id: uuid.UUID = Field(primary_key=True)
+    scope: str
+    """Kind of board whose rows it was trained with, or `*`: all that were measured."""
+    version: int
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    blob_sha256: str
+    rows: int
+    features_version: int
+    library: str
+    chosen: str
+    """The prior with the least held-out error."""
+    board_kinds: list[str] = Field(sa_type=JSON)
+    errors: dict[str, float] = Field(sa_type=JSON)
+
+
 class Step(Base, table=True):
     key: str = Field(primary_key=True)
     name: str

@@ -14,8 +14,15 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
+from profilers.cost_model_rows import Conditions
 from profilers.measurement import Measurement
-from search.space import SearchSpace
+from recipes.compilers.tflite.single_layer import LayerShape
+from search.space import LayerConfig, SearchSpace
+
+ALL_KINDS = "*"
+"""Scope of a cost model that was trained with every measured row; no board's kind has this name."""
+RESOLUTION_S = 1e-8
+"""What the clock cannot tell from nothing: no layer is taken for cheaper."""
 
 
 class StudyStatus(StrEnum):
@@ -198,6 +205,77 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """What one layer took on one board, or why it does not run there."""
+
+    shape: LayerShape
+    config: LayerConfig
+    copies: int
+    """Of the layer in the artifact that was timed."""
+    board: str
+    where: Conditions
+    simulated: bool
+    boot_id: str | None = None
+    agent_version: str | None = None
+    artifact_sha256: str | None = None
+    wall_ns: tuple[int, ...] | None = None
+    """Wall time of every timed run, of all copies together."""
+    fixed_s: float | None = None
+    """What an inference costs in any case, as measured last before."""
+    reason: str | None = None
+    """Why it is infeasible; then nothing was measured."""
+
+    def __post_init__(self) -> None:
+        if (self.reason is None) != (self.wall_ns is not None and self.fixed_s is not None):
+            raise ValueError(f"{self.shape.kind} {self.config.label}: expected samples or a reason, got "
+                             f"{'both' if self.reason else 'neither'}")
+
+    @property
+    def point(self) -> str:
+        """Digest of what was measured; where and when is not in it."""
+        return point_of(self.shape, self.config)
+
+    @property
+    def latency_s(self) -> float | None:
+        """Median of one copy, without what an inference costs in any case; None when it is infeasible."""
+        if self.wall_ns is None or self.fixed_s is None:
+            return None
+        return max(RESOLUTION_S, (statistics.median(self.wall_ns) * 1e-9 - self.fixed_s) / self.copies)
+
+
+@dataclass(frozen=True, slots=True)
+class NewCostModel:
+    """A trained cost model."""
+
+    scope: str
+    """The kind of board whose rows it was trained with, or `ALL_KINDS`."""
+    blob_sha256: str
+    rows: int
+    features_version: int
+    library: str
+    chosen: str
+    """The prior with the least held-out error: roofline, xgboost or both."""
+    board_kinds: tuple[str, ...]
+    errors: Mapping[str, float]
+    """Prior -> median relative error on held-out families of shapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostModelRecord:
+    """A trained cost model as the store knows it."""
+
+    model: NewCostModel
+    version: int
+    """Rises within a scope, from 1."""
+    created_at: datetime
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"version {self.version} of {'all kinds' if self.model.scope == ALL_KINDS else self.model.scope}"
+
+
+@dataclass(frozen=True, slots=True)
 class Removed:
     """What deleting a study freed."""
 
@@ -213,3 +291,8 @@ def digest_of(value: JsonValue) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def point_of(shape: LayerShape, config: LayerConfig) -> str:
+    """Return the digest of a layer's shape and format."""
+    return digest_of([shape.key, config.label])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from orchestrator.store.models import Step, StudyStep
 from orchestrator.store.records import StepRecord
@@ -20,6 +20,12 @@ def get(session: Session, key: str, blobs: BlobStore) -> StepRecord | None:
         return None
     step = step_record(row)
     return step if all(blobs.has(sha256) for sha256 in step.outputs.values()) else None
+
+
+def of_study(session: Session, study_id: uuid.UUID) -> tuple[StepRecord, ...]:
+    """Return the steps on a study's list, oldest first."""
+    query = select(Step).join(StudyStep).where(StudyStep.study_id == study_id).order_by(col(Step.created_at))
+    return tuple(step_record(row) for row in session.exec(query))
 
 
 def is_used(session: Session, key: str, study_id: uuid.UUID) -> bool:

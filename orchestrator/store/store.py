@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from sqlalchemy import Engine, func
 from sqlmodel import col, select
 
-from orchestrator.store import step_rows, study_rows, trial_rows
+from orchestrator.store import layer_rows, step_rows, study_rows, trial_rows
 from orchestrator.store.claims import this_process
 from orchestrator.store.cleanup import remove_study
 from orchestrator.store.database import BUSY_TIMEOUT_S, make_engine, migrate, reading, writing
@@ -21,9 +21,12 @@ from orchestrator.store.errors import StoreUnusable
 from orchestrator.store.models import BoardDeath, Study, Trial
 from orchestrator.store.places import DATABASE_NAME, store_folder
 from orchestrator.store.records import (
+    CostModelRecord,
     Evaluation,
     Holder,
+    LayerRecord,
     MeasurementRecord,
+    NewCostModel,
     NewStudy,
     Purpose,
     Removed,
@@ -253,6 +256,28 @@ class Store:
             session.add(BoardDeath(id=uuid.uuid4(), artifact_sha256=artifact_sha256, board=board, kind=kind, what=what,
                                    happened_at=self._clock()))
 
+    # Measured layers and cost models
+
+    def add_layer(self, record: LayerRecord) -> None:
+        """Store a measured layer; the same point on the same board and runtime is replaced."""
+        with writing(self._engine) as session:
+            layer_rows.put(session, record, self._clock())
+
+    def layers(self, board: str | None = None, kind: str | None = None) -> tuple[LayerRecord, ...]:
+        """Return measured layers, oldest first: all, or of one board, or of one kind of board."""
+        with reading(self._engine) as session:
+            return layer_rows.find(session, board, kind)
+
+    def add_cost_model(self, new: NewCostModel) -> CostModelRecord:
+        """Keep a trained model under the next version of its scope. Raises BlobMissing."""
+        with writing(self._engine) as session:
+            return layer_rows.add_model(session, new, self.blobs, self._clock())
+
+    def cost_models(self) -> tuple[CostModelRecord, ...]:
+        """Return all trained models, oldest first."""
+        with reading(self._engine) as session:
+            return layer_rows.models(session)
+
     # Build steps
 
     def step(self, study_id: uuid.UUID, key: str) -> StepRecord | None:
@@ -266,6 +291,11 @@ class Store:
             if found is not None:
                 step_rows.use(session, key, study_id)
             return found
+
+    def steps(self, study_id: uuid.UUID) -> tuple[StepRecord, ...]:
+        """Return the finished steps of a study, oldest first."""
+        with reading(self._engine) as session:
+            return step_rows.of_study(session, study_id)
 
     def put_step(self, study_id: uuid.UUID, step: StepRecord) -> StepRecord:
         """Keep a finished step for this and other studies. Returns the stored one.
