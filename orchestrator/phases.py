@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from orchestrator.config import StudyConfig
+from orchestrator.costmodel import prior_for
 from orchestrator.errors import NothingRan, UsageError
 from orchestrator.finish import rebuild
 from orchestrator.host_oracle import PoolOracle
@@ -12,8 +13,7 @@ from orchestrator.loop import Found, Loop
 from orchestrator.store.records import TrialRole
 from orchestrator.units import Budget, parse_budget, parse_size_budget
 from orchestrator.workbench import Workbench
-from profilers.prior import roofline_prior
-from profilers.simulation import CORTEX_A72
+from profilers.cost_model_rows import Conditions
 from profilers.sites import sites_of
 from search.baselines.wiring import make_searcher
 from search.goal import Evidence, Goal, Requirement, resolve_minimum
@@ -24,6 +24,8 @@ from search.recipes import UNIFORM, Named, seeds, uniform, weightless_seed
 from search.space import LayerConfig
 
 POINT = 0.01
+IGNORING_PRIOR = ("tpe", "nsga2", "gp", "random", "quantune")
+"""Samplers that do not ask what an analytic or learned model believes."""
 Tell = Callable[[Found], None]
 
 
@@ -138,7 +140,7 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> No
 
 
 def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
-    """Make the proposer: the whole space with the roofline as its prior, and what the measured recipes leave of it.
+    """Make the proposer: the whole space with the best prior for the board, and what the measured recipes leave of it.
 
     Raises NothingRan without float32.
     """
@@ -147,9 +149,13 @@ def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
     if float32 is None:
         raise NothingRan(f"the sampler {config.sampler} needs float32, which was not measured")
     sites = sites_of(bench.layers)
-    prior = roofline_prior(bench.layers, sites, CORTEX_A72, config.threads)
+    target = bench.builder.target
+    where = Conditions(bench.board.kind, target.runtime, target.runtime_version, config.threads)
+    prior = prior_for(bench.store, bench.layers, sites, where)
+    if config.sampler not in IGNORING_PRIOR:
+        bench.progress.note(prior.why)
     oracle = PoolOracle(bench.pool, bench.builder, bench.evaluator, float32)
-    return GraphProposer(sites, prior, oracle, goal,
+    return GraphProposer(sites, prior.tables, oracle, goal,
                          lambda task: make_searcher(config.sampler, task), config.seed, config.threads,
                          measured_choices(bench, loop, goal))
 

@@ -131,6 +131,18 @@ class TestCollect:
         assert len(ratios) > POINTS / 2
         assert 0.95 < min(ratios) <= max(ratios) < 1.05
 
+    def test_this_machine_is_measured_and_its_fixed_cost_set_apart(self, tmp_path: Path) -> None:
+        printed = document("costmodel-collect", "--device", "local", "--measurements", "10", "--seed", "5", "--store",
+                           tmp_path / "s", cwd=tmp_path)
+        assert (printed["measured"], printed["simulated"]) == (10, False)
+        with Store.open(tmp_path / "s") as store:
+            rows = store.layers()
+        for row in rows:
+            assert row.fixed_s is not None and row.wall_ns is not None and row.latency_s is not None
+            assert 1e-8 < row.fixed_s < 1e-4
+            assert row.latency_s == pytest.approx((np.median(row.wall_ns) * 1e-9 - row.fixed_s) / COPIES)
+        assert len({row.latency_s for row in rows}) > 5
+
     def test_it_goes_on_where_it_stopped(self, own: Path, tmp_path: Path) -> None:
         again = document("costmodel-collect", "--device", "sim", "--measurements", str(POINTS + 8), "--store", own,
                          cwd=tmp_path)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from profilers.cost_model import VARIANTS, CostModel, ModelUnusable, roofline_seconds
-from profilers.cost_model_errors import PRIORS, TooFewRows, error_of, evaluate_priors
+from profilers.cost_model_errors import PRIORS, Evaluation, PriorError, TooFewRows, error_of, evaluate_priors
 from profilers.cost_model_features import Vocabulary, features, roofline_s
 from profilers.cost_model_prior import learned_prior
 from profilers.cost_model_rows import Conditions, Observation
@@ -46,9 +46,15 @@ def rows_of(physics: Roofline, where: Conditions, points: Sequence[tuple[LayerSh
             for shape, config in points]
 
 
+def uneven() -> list[Observation]:
+    """Rows of a board on which dequantising costs three times what quantising costs."""
+    return [replace(row, latency_s=3 * row.latency_s) if row.shape.kind == "DEQUANTIZE" else row
+            for row in rows_of(OTHER, PI)]
+
+
 @pytest.fixture(scope="module")
 def trained() -> CostModel:
-    return CostModel.train(rows_of(OTHER, PI), CORTEX_A72)
+    return CostModel.train(uneven(), CORTEX_A72)
 
 
 class TestFeatures:
@@ -152,6 +158,21 @@ class TestPrediction:
         assert found.by_family["roofline"].median_relative < 1e-9
         assert found.chosen == "roofline"
 
+    def test_what_is_peculiar_to_a_family_cannot_be_known_of_a_held_out_one(self) -> None:
+        dice = np.random.default_rng(0)
+        rows = rows_of(CORTEX_A72, PI)
+        luck = {family: float(np.exp(dice.normal())) for family in dict.fromkeys(row.family for row in rows)}
+        found = evaluate_priors([replace(row, latency_s=row.latency_s * luck[row.family]) for row in rows], CORTEX_A72)
+        assert found.by_family["both"].median_relative > 0.7 * found.by_family["roofline"].median_relative
+
+    def test_a_model_must_beat_the_roofline_by_more_than_a_tie(self) -> None:
+        def chosen(xgboost: float, both: float) -> str:
+            errors = {"roofline": 0.1, "xgboost": xgboost, "both": both}
+            return Evaluation(100, {name: PriorError(error, 1.0) for name, error in errors.items()}, None).chosen
+
+        assert [chosen(0.3, 0.095), chosen(0.3, 0.08), chosen(0.05, 0.08), chosen(0.2, 0.2)] == [
+            "roofline", "both", "xgboost", "roofline"]
+
     def test_a_kind_of_board_is_held_out_and_its_speed_is_no_error(self) -> None:
         fast = replace(OTHER, clock_hz=20 * OTHER.clock_hz, bandwidth_bytes_s=20 * OTHER.bandwidth_bytes_s,
                        overhead_s=OTHER.overhead_s / 20)
@@ -168,8 +189,15 @@ class TestPrediction:
             assert one.tolist() == two.tolist()
         assert again.to_bytes() == trained.to_bytes()
 
+    def test_one_variant_knows_nothing_of_the_roofline(self, trained: CostModel) -> None:
+        slow = replace(CORTEX_A72, clock_hz=CORTEX_A72.clock_hz / 8, bandwidth_bytes_s=1e8)
+        alone, both = ((trained.predict(variant, POINTS[:50], PI, CORTEX_A72),
+                        trained.predict(variant, POINTS[:50], PI, slow)) for variant in VARIANTS)
+        assert alone[0].tolist() == alone[1].tolist()
+        assert (both[0] != both[1]).all()
+
     def test_trained_twice_it_is_the_same(self, trained: CostModel) -> None:
-        assert CostModel.train(rows_of(OTHER, PI), CORTEX_A72).to_bytes() == trained.to_bytes()
+        assert CostModel.train(uneven(), CORTEX_A72).to_bytes() == trained.to_bytes()
 
     def test_an_operator_that_was_never_measured_gets_the_scaled_roofline(self) -> None:
         points = [point for point in POINTS if point[0].kind != "DEPTHWISE_CONV_2D"]
@@ -237,6 +265,7 @@ class TestPrior:
         size = (1, 8, 8, 16)
         quantise, dequantise = trained.predict(
             "both", [(LayerShape(kind, (size,), None, size), FLOAT32) for kind in CONVERSIONS], PI, CORTEX_A72)
+        assert dequantise > 1.5 * quantise
         index = self.sites.graph.edges.index((0, 1))
         names = [[option.format for option in self.sites.graph.sites[i].options] for i in (0, 1)]
         to_int = found.edges[index, names[0].index("float"), names[1].index("int")]
