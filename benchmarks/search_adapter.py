@@ -90,10 +90,13 @@ def search_with(name: str) -> Search:
                 measure(picks, False)
         while problem.n_meas < measurements:
             last = searcher.choice() if problem.n_meas >= measurements - REPEATS else None
-            picks = searcher.propose() if last is None else last
-            if picks is None:
+            new = searcher.propose() if last is None else None
+            if last is not None:
+                measure(last, False)
+            elif new is not None:
+                measure(new, sites is not None and sites.wants_profile(new))
+            else:
                 break
-            measure(picks, last is None and sites is not None and sites.wants_profile(picks))
         choice = searcher.choice()
         return None if choice is None else exam.config(choice)
 

@@ -9,7 +9,7 @@ the divergence's and the objective's tables, each relative to its own mean; what
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -47,8 +47,8 @@ class MixDq:
     @cached_property
     def tables(self) -> dict[str, Floats]:
         """Metric -> what every option of one site loses: (sites, width)."""
-        return {name: measure_sensitivity(self._task.graph, lambda configs, metric=name: self._lost(metric, configs),
-                                          self._task.floating, least=0.0).table for name in self._reference}
+        return {name: measure_sensitivity(self._task.graph, partial(self._lost, name), self._task.floating,
+                                          least=0.0).table for name in self._reference}
 
     @cached_property
     def _loss(self) -> Floats:
