@@ -139,13 +139,23 @@ def test_every_name_has_a_factory_and_may_stand_in_a_study() -> None:
     assert set(SAMPLERS) == set(get_args(StudyConfig.model_fields["sampler"].annotation))
 
 
+@every_searcher
+def test_only_those_that_say_so_stay_on_the_reduced_scale(name: str) -> None:
+    bench = Bench.by_chance(leveled(2))
+    task = bench.task()
+    narrow = Task(task.prior, task.divergence, task.accuracy, task.budget_s, task.floating, task.int8,
+                  ((0, 1), (0, 1)), 0, task.metrics)
+    found = bench.drive(make_searcher(name, narrow), 20)
+    assert len(found) == (4 if SAMPLERS[name].reduced else 9)
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UnknownSampler, match=r"no sampler is called 'grid'; known: adaptive, tpe, .*mixdq"):
         make_searcher("grid", Bench.by_chance(leveled(2)).task())
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SAMPLERS, "gp", Sampler("a line", "no_such_module", "hil-orchestrator[tflite]"))
+    monkeypatch.setitem(SAMPLERS, "gp", Sampler("a line", True, "no_such_module", "hil-orchestrator[tflite]"))
     with pytest.raises(SamplerNotInstalled) as caught:
         check_installed("gp")
     assert str(caught.value) == ("the sampler 'gp' needs no_such_module, which is not installed; run \"pip install "
