@@ -91,10 +91,13 @@ def search_with(name: str) -> Search:
                 measure(picks, False)
         while problem.n_meas < measurements:
             last = searcher.choice() if problem.n_meas >= measurements - REPEATS else None
-            following = searcher.propose() if last is None else last
-            if following is None:
+            new = searcher.propose() if last is None else None
+            if last is not None:
+                measure(last, False)
+            elif new is not None:
+                measure(new, sites is not None and sites.wants_profile(new))
+            else:
                 break
-            measure(following, last is None and sites is not None and sites.wants_profile(following))
         choice = searcher.choice()
         return None if choice is None else exam.config(choice)
 

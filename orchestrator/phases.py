@@ -21,6 +21,7 @@ from search.proposers.base import Proposer
 from search.proposers.graph import GraphProposer
 from search.proposers.reduced import reduced_choices
 from search.recipes import UNIFORM, Named, seeds, uniform, weightless_seed
+from search.samplers import sampler_named
 from search.space import LayerConfig
 
 POINT = 0.01
@@ -134,9 +135,10 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> No
 
     loop.run(proposals(), bench.config.measurements, learn)
     if loop.measured < bench.config.measurements and not loop.stop():
-        bench.progress.note(f"stopped after {loop.measured} of {bench.config.measurements} measurements: the proposer "
-                            "finds nothing new; it leaves out the formats that the baselines showed to be slower and "
-                            "no more accurate")
+        reduced = ("; it leaves out the formats that the baselines showed to be slower and no more accurate"
+                   if sampler_named(bench.config.sampler).reduced else "")
+        bench.progress.note(f"stopped after {loop.measured} of {bench.config.measurements} measurements: the sampler "
+                            f"{bench.config.sampler} finds nothing new{reduced}")
 
 
 def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:

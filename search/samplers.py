@@ -21,6 +21,8 @@ class Sampler:
 
     line: str
     """At most 44 characters, for --help."""
+    reduced: bool = False
+    """Whether it sees only what the measured recipes leave of the space."""
     package: str | None = None
     """The module that it imports when it is used."""
     install: str | None = None
@@ -29,14 +31,14 @@ class Sampler:
 
 SAMPLERS: Mapping[str, Sampler] = {
     "adaptive": Sampler("solve, measure, correct, solve again"),
-    "tpe": Sampler("Optuna's TPE, and steps from the best"),
-    "nsga2": Sampler("Optuna's NSGA-II: accuracy and latency"),
-    "gp": Sampler("Optuna's Gaussian process; needs torch", "torch", "hil-orchestrator[tflite]"),
-    "random": Sampler("chance: what the others must beat"),
-    "quantune": Sampler("XGBoost on what was measured", "xgboost", "xgboost"),
+    "tpe": Sampler("Optuna's TPE, and steps from the best", reduced=True),
+    "nsga2": Sampler("Optuna's NSGA-II: accuracy and latency", reduced=True),
+    "gp": Sampler("Optuna's Gaussian process; needs torch", True, "torch", "hil-orchestrator[tflite]"),
+    "random": Sampler("chance: what the others must beat", reduced=True),
+    "quantune": Sampler("XGBoost on what was measured", True, "xgboost", "xgboost"),
     "hawq": Sampler("integer program on a latency model"),
     "ohq": Sampler("integer program on a measured table"),
-    "ase": Sampler("evokes a subspace, searches within it"),
+    "ase": Sampler("evokes a subspace, searches within it", reduced=True),
     "fedspine": Sampler("bandit over bit and pruning ratios"),
     "mixdq": Sampler("integer program, a table for each metric"),
 }

@@ -258,6 +258,14 @@ class Tables:
     edges: Floats
     """(edges, width, width): from option x to option; equal for options of the same format and level."""
 
+    def __post_init__(self) -> None:
+        graph = self.graph
+        for name, found, expected in (
+                ("sites", self.sites.shape, (graph.length, graph.depth, graph.width)),
+                ("edges", self.edges.shape, (len(graph.edges), graph.width, graph.width))):
+            if found != expected:
+                raise ValueError(f"tables of {name}: expected the shape {expected}, got {found}")
+
     def parts(self, configs: Ints) -> tuple[Floats, Floats]:
         """Return every site's and every edge's cost: (configurations, sites), (configurations, edges)."""
         graph = self.graph

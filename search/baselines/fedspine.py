@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from search.adaptive.graph import Floats, Ints
 from search.adaptive.memory import key_of
@@ -46,9 +45,11 @@ class Arm:
         middle = (self.low[axis] + self.high[axis]) / 2
         low, high = list(self.low), list(self.high)
         low[axis] = high[axis] = middle
-        one, two = Arm(self.low, (high[0], high[1])), Arm((low[0], low[1]), self.high)
-        return tuple(  # type: ignore[return-value]
-            Arm(arm.low, arm.high, tuple(p for p in self.pulls if arm.holds(p[0]))) for arm in (one, two))
+        return self._part(self.low, (high[0], high[1])), self._part((low[0], low[1]), self.high)
+
+    def _part(self, low: tuple[float, float], high: tuple[float, float]) -> Arm:
+        empty = Arm(low, high)
+        return Arm(low, high, tuple(pull for pull in self.pulls if empty.holds(pull[0])))
 
 
 class FedSpine:
@@ -124,12 +125,11 @@ class FedSpine:
         way, config = [start], start
         while True:
             near = graph.neighbours(config)
-            allowed: NDArray[np.bool_] = (kept[sites, near] == kept[sites, config]).all(1) if len(near) else np.zeros(
-                0, bool)
-            saved = self._task.prior.total(config[None])[0] - self._task.prior.total(near[allowed])
+            near = near[(kept[sites, near] == kept[sites, config]).all(1)]
+            saved = self._task.prior.total(config[None])[0] - self._task.prior.total(near)
             if not (saved > 0).any():
                 return tuple(way)
-            lost = (self._loss[sites, near[allowed]] - self._loss[sites, config]).sum(1)
+            lost = (self._loss[sites, near] - self._loss[sites, config]).sum(1)
             price = np.where(saved > 0, np.maximum(lost, 1e-12) / np.maximum(saved, 1e-15), np.inf)
-            config = near[allowed][int(np.argmin(price))]
+            config = near[int(np.argmin(price))]
             way.append(config)

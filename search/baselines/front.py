@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
+
+import numpy as np
 
 from search.adaptive.engine import Extra
 from search.adaptive.graph import Floats, Ints, Tables
@@ -15,8 +16,9 @@ from search.baselines.ledger import Ledger, Result
 STEP = 0.01
 """By so much the target moves when its solution is known already."""
 STEPS = 60
-HEED = 1
-"""The newest measurements that say by which factor the costs are wrong."""
+CAREFUL = 2
+"""So many steps tighter for every miss while nothing has met the goal: what is chosen for being fast on paper is
+slower than that."""
 
 
 class Front:
@@ -36,37 +38,49 @@ class Front:
                  resources: Callable[[], tuple[Extra, ...]] | None = None) -> None:
         self._ledger, self._loss, self._costs = ledger, loss, costs
         self._resources = resources or ledger.task.limits
-        self._order: list[bytes] = []
+        self._newest: Result | None = None
+        self._misses = 0
+        self._own: set[bytes] = set()
 
     def propose(self) -> Ints | None:
         """Return the first fresh solution on the way; None when there is none within `STEPS`."""
-        loss, costs, resources = self._loss(), self._costs(), self._resources()
-        target_s = self._target_s()
-        wider = not self._ledger.task.fastest
-        if self._order:
-            wider = self._ledger.feasible(self._ledger.results[self._order[-1]]) != self._ledger.task.fastest
-        for sign in (1, -1) if wider else (-1, 1):
-            for step in range(STEPS):
-                factor = (1 + STEP) ** (sign * step)
-                found = self._solution(loss, costs, resources, target_s, factor)
+        task, loss, costs, resources = self._ledger.task, self._loss(), self._costs(), self._resources()
+        target_s, skipped = self._target_s(), 0
+        toward = -1 if task.fastest else 1
+        if self._newest is not None and not self._ledger.feasible(self._newest):
+            toward = -toward
+        if self._ledger.choice() is None and not task.fastest:
+            toward, skipped = -1, min(CAREFUL * (1 + self._misses), STEPS // 2)
+        for sign, steps in ((toward, range(skipped, STEPS)), (-toward, range(STEPS))):
+            for step in steps:
+                problem = self._problem(loss, costs, resources, target_s, (1 + STEP) ** (sign * step))
+                found = solve(problem)
                 if self._ledger.fresh(found[None])[0]:
+                    self._own.add(key_of(found))
                     return found
+                if sign < 0 < problem.excess(found[None])[0] or (sign > 0 and self._least(problem, found)):
+                    break  # the front ends here
         return None
 
     def learn(self, config: Ints, result: Result | None) -> None:
-        """Remember in which order configurations were measured."""
-        key = key_of(config)
+        """Remember what was measured last, and how often a solution missed the goal."""
         if result is not None:
-            self._order = [*(k for k in self._order if k != key), key]
+            self._newest = result
+            self._misses += key_of(config) in self._own and not self._ledger.feasible(result)
 
-    def _solution(self, loss: Floats, costs: Tables, resources: tuple[Extra, ...], target_s: float | None,
-                  factor: float) -> Ints:
+    def _problem(self, loss: Floats, costs: Tables, resources: tuple[Extra, ...], target_s: float | None,
+                 factor: float) -> Problem:
         graph = self._ledger.task.graph
         if target_s is None:  # only further resources limit: they are what the front is over
-            return solve(Problem(graph, loss, tuple(r.tables for r in resources),
-                                 tuple(r.limit * factor for r in resources)))
+            return Problem(graph, loss, tuple(r.tables for r in resources), tuple(r.limit * factor for r in resources))
         limits = (target_s * factor / self._rate(costs), *(r.limit for r in resources))
-        return solve(Problem(graph, loss, (costs, *(r.tables for r in resources)), limits))
+        return Problem(graph, loss, (costs, *(r.tables for r in resources)), limits)
+
+    @staticmethod
+    def _least(problem: Problem, found: Ints) -> bool:
+        """Tell whether no configuration at all loses less."""
+        least = np.where(problem.graph.valid, problem.loss, np.inf).min(1).sum()
+        return bool(problem.losses(found[None])[0] <= least + 1e-12)
 
     def _target_s(self) -> float | None:
         """Return the latency to solve for first."""
@@ -76,8 +90,7 @@ class Front:
         return float(task.prior.total(task.int8[None])[0]) if best is None else best.latency_s
 
     def _rate(self, costs: Tables) -> float:
-        """Return what was measured as a multiple of the costs, in the median of the newest; 1 before."""
-        newest = [self._ledger.results[key] for key in self._order[-HEED:]]
-        if not newest:
+        """Return the newest measurement as a multiple of its costs; 1 before."""
+        if self._newest is None:
             return 1.0
-        return statistics.median(r.latency_s / float(costs.total(r.picks[None])[0]) for r in newest)
+        return self._newest.latency_s / float(costs.total(self._newest.picks[None])[0])

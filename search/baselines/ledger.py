@@ -19,7 +19,7 @@ SCAN = 5000
 MARGIN = 0.02
 """By so much a further resource may be exceeded on paper before a configuration is not measured."""
 PENALTY = 2.0
-"""What one relative violation costs, in shares of the best accuracy (or of the budget's latency)."""
+"""What one relative violation costs, in shares of the best accuracy (or of the slowest latency)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +95,18 @@ class Ledger:
         return -result.latency_s if self.task.fastest else result.accuracy
 
     def merit(self, result: Result) -> float:
-        """Return one figure for searchers that know no constraints, higher is better; at most about 1.
+        """Return one figure for searchers that know no constraints: higher is better, at most 1.
 
-        What is maximised, as a share of the best (or of the float32 prior's latency), less a penalty on violations.
+        The accuracy as a share of the best one (or what was saved of the slowest's latency, where the fastest is asked
+        for), less a penalty on violations; an accuracy that is not known is none.
         """
-        over = sum(max(v, 0.0) for v in self.constraints(result).values())
-        known = [abs(r.accuracy) for r in self.results.values() if math.isfinite(r.accuracy)]
-        top = max(known, default=1.0) or 1.0
+        known = math.isfinite(result.accuracy)
         if self.task.fastest:
-            slowest = max(r.latency_s for r in self.results.values())
-            return 1.0 - result.latency_s / slowest - PENALTY * over - (not math.isfinite(result.accuracy))
-        share = result.accuracy / top if math.isfinite(result.accuracy) else 0.0
-        return share - PENALTY * over
+            share = 1.0 - result.latency_s / max(r.latency_s for r in self.results.values()) if known else -1.0
+        else:
+            top = max((abs(r.accuracy) for r in self.results.values() if math.isfinite(r.accuracy)), default=1.0)
+            share = result.accuracy / (top or 1.0) if known else 0.0
+        return share - PENALTY * sum(max(v, 0.0) for v in self.constraints(result).values())
 
     def best(self) -> Result | None:
         """Return the best result: feasible before nearest, ties to the faster. None when nothing was measured."""

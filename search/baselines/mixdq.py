@@ -47,8 +47,8 @@ class MixDq:
     @cached_property
     def tables(self) -> dict[str, Floats]:
         """Metric -> what every option of one site loses: (sites, width)."""
-        return {name: measure_sensitivity(self._task.graph, partial(self._lost, name),
-                                          self._task.floating, least=0.0).table for name in self._reference}
+        return {name: measure_sensitivity(self._task.graph, partial(self._lost, name), self._task.floating,
+                                          least=0.0).table for name in self._reference}
 
     @cached_property
     def _loss(self) -> Floats:
@@ -67,7 +67,7 @@ class MixDq:
             if least is None:
                 continue
             table = self.tables[name]
-            whole = np.broadcast_to(table[:, None, :], (graph.length, graph.width, graph.width))
+            whole = np.broadcast_to(table[:, None, :], (graph.length, graph.depth, graph.width))
             limit = max(self._reference[name] - least, LEAST_SHARE * float(table.max(1).sum()), 1e-9)
             found.append(Extra(Tables(graph, whole, np.zeros((len(graph.edges), graph.width, graph.width))), limit))
         return (*self._task.limits(), *found)

@@ -64,7 +64,8 @@ class Ohq:
         found: Floats = own.copy()
         for (_, b), cost in zip(self._task.graph.edges, switching, strict=True):
             found[b] += cost
-        return np.asarray(np.maximum(found, 1e-12))
+        least: Floats = np.maximum(found, 1e-12)
+        return least
 
     def _ratios(self, config: Ints) -> Floats | None:
         """Return measured over prior of every site in a uniform configuration; None while it is not measured."""

@@ -91,15 +91,14 @@ class Scale:
                 return config
         return None
 
-    def _table(self, index: int) -> list[list[int]]:
+    def _table(self, site: int) -> list[list[int]]:
         """Return the option of every (scheme, level): the one of the nearest level where the scheme lacks a level."""
-        options = self.graph.sites[index].options
-        found = []
-        for scheme in self._schemes[index]:
-            own = [o for o in self.ladder[index] if options[o].scheme == scheme]
-            found.append([min(own, key=lambda o: abs(options[o].level - level))  # noqa: B023 - used at once
-                          for level in self._levels[index]])
-        return found
+        return [[self._nearest(site, scheme, level) for level in self._levels[site]] for scheme in self._schemes[site]]
+
+    def _nearest(self, site: int, scheme: str, level: int) -> int:
+        options = self.graph.sites[site].options
+        return min((o for o in self.ladder[site] if options[o].scheme == scheme),
+                   key=lambda o: abs(options[o].level - level))
 
     def _place(self, site: int, option: int) -> tuple[int, int]:
         """Return an option's scheme and level on the scale, the widest where it is not on it."""

@@ -56,29 +56,31 @@ class Sampled:
         return None
 
     def learn(self, config: Ints, result: Result | None) -> None:
-        """Give a trial to the study; a configuration that is not on the scale teaches it nothing."""
+        """Give a trial to the study; a configuration that is not on the scale, or told again, teaches it nothing."""
         trial = self._asked.pop(key_of(config), None)
-        usable = result is not None and math.isfinite(result.accuracy)
+        if result is None or not math.isfinite(result.accuracy):
+            self._lost(config, trial)
+            return
+        constraints = self._ledger.constraints(result)
         if trial is not None:
-            if result is None or not usable:
-                self._study.tell(trial, state=TrialState.FAIL if self._pareto else TrialState.PRUNED)
-                return
-            for name, value in self._ledger.constraints(result).items():
+            for name, value in constraints.items():
                 trial.set_constraint(name, value)
             self._study.tell(trial, self._values(result))
-            return
+        elif (params := self._params(config)) is not None and len(result.latencies_s) == 1:
+            self._study.add_trial(optuna.create_trial(values=self._values(result), params=params,
+                                                      distributions=self._parameters, constraints=constraints))
+
+    def _lost(self, config: Ints, trial: optuna.Trial | None) -> None:
+        """Tell that a configuration has no values; several objectives know no pruned trials."""
+        state = TrialState.FAIL if self._pareto else TrialState.PRUNED
+        if trial is not None:
+            self._study.tell(trial, state=state)
+        elif (params := self._params(config)) is not None:
+            self._study.add_trial(optuna.create_trial(state=state, params=params, distributions=self._parameters))
+
+    def _params(self, config: Ints) -> dict[str, int] | None:
         values = self._scale.encode(config)
-        if values is None or (result is not None and len(result.latencies_s) > 1):
-            return
-        params = dict(zip(self._parameters, values, strict=True))
-        if result is None or not usable:
-            self._study.add_trial(optuna.create_trial(
-                state=TrialState.FAIL if self._pareto else TrialState.PRUNED, params=params,
-                distributions=self._parameters))
-        else:
-            self._study.add_trial(optuna.create_trial(
-                values=self._values(result), params=params, distributions=self._parameters,
-                constraints=self._ledger.constraints(result)))
+        return None if values is None else dict(zip(self._parameters, values, strict=True))
 
     def _values(self, result: Result) -> Sequence[float]:
         return [result.accuracy, result.latency_s] if self._pareto else [self._ledger.worth(result)]
