@@ -6,7 +6,8 @@
 Random candidates of the demo networks are measured, all in turn, as many times as there are rounds. The models
 are trained on the store's layers of this machine without those that a demo network has itself. A prior's error is
 the median of |predicted / measured - 1| after one scale for each network, since a search finds the scale with its
-first measurement; "as it stands" is without. "both, N layers" is trained with the first N layers of the sweep.
+first measurement; "as it stands" is without. "both, N layers" is trained with the first N layers of the sweep,
+"both, own layers" with those that were left out as well (costmodel collect --shapes measures them).
 The regret of searches that start from each prior is not measured here.
 """
 
@@ -85,8 +86,8 @@ def predicted(tables: Tables, bench: Workbench, candidates: list[Candidate]) -> 
     return tables.total(picks)
 
 
-def compare(bench: Workbench, rows: list[Observation], candidates: list[Candidate], truth: Floats,
-            table: Table) -> None:
+def compare(bench: Workbench, rows: list[Observation], every: list[Observation], candidates: list[Candidate],
+            truth: Floats, table: Table) -> None:
     model = CostModel.train(rows, ROOFLINE)
     sites = sites_of(bench.layers)
     where = Conditions(bench.board.kind, bench.builder.target.runtime, bench.runtime_version, bench.config.threads)
@@ -97,6 +98,9 @@ def compare(bench: Workbench, rows: list[Observation], candidates: list[Candidat
         if count < len(rows):
             few = CostModel.train(rows[:count], ROOFLINE)
             priors[f"both, {count} layers"] = learned_prior(bench.layers, sites, few, "both", where, ROOFLINE)
+    if len(every) > len(rows):
+        whole = CostModel.train(every, ROOFLINE)
+        priors["both, own layers"] = learned_prior(bench.layers, sites, whole, "both", where, ROOFLINE)
     for name, tables in priors.items():
         found = predicted(tables, bench, candidates)
         error = error_of(found, truth, [0] * len(found))
@@ -131,7 +135,7 @@ def main() -> None:
         for prior, error in held_out.by_family.items():
             table.add_row("held-out layers", prior, f"{error.median_relative:.1%}", f"{error.rank_correlation:.3f}", "")
         for bench, candidates, truth in work:
-            compare(bench, kept, candidates, truth, table)
+            compare(bench, kept, list(rows), candidates, truth, table)
     Console(width=100).print(table)
 
 

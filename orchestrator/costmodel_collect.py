@@ -15,6 +15,7 @@ from pathlib import Path
 from device_farm.inventory import BoardEntry, Inventory
 from orchestrator import wiring
 from orchestrator.bench import Bench, Job
+from orchestrator.errors import UsageError
 from orchestrator.executor import HostPool
 from orchestrator.schemas.costmodel import CostmodelCollected
 from orchestrator.schemas.strict import SCHEMA
@@ -29,12 +30,14 @@ from profilers.cost_model_sweep import (
     FLOOR_COPIES,
     LayerTask,
     PreparedLayer,
+    layers_of,
     prepare_layer,
     settings,
     sweep,
 )
 from profilers.measurement import Measurement
 from profilers.runner import RuntimePlace
+from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.single_layer import LayerShape
 from search.errors import InfeasibleCandidate
 from search.space import FLOAT32, LayerConfig
@@ -57,6 +60,8 @@ class Wanted:
     limit_s: float | None
     seed: int
     threads: int
+    shapes: Path | None = None
+    """A float .tflite model whose layers are measured, instead of drawn ones."""
 
 
 @dataclass(slots=True)
@@ -77,7 +82,7 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
     """Measure the points of a sweep that the store does not know of this board, and keep each at once.
 
     Raises:
-        InventoryError: no such board.
+        InventoryError, UsageError: no such board, no such model.
         FarmError: the board is lost; what was measured is kept.
     """
     board = inventory.find(wanted.device)
@@ -91,10 +96,9 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
         runner = bench.runner
         where = Conditions(board.kind, runner.runtime_name, runner.runtime_version, wanted.threads)
         known = {row.point for row in store.layers(board=board.name) if row.where == where}
-        points = islice(sweep(wanted.seed, where.runtime), wanted.measurements)
+        points, planned = _points(wanted, where.runtime)
         if dry_run:
-            planned = list(points) if wanted.measurements is not None else []
-            counts.known = sum(point_of(*point) in known for point in planned)
+            counts.known = sum(point_of(*point) in known for point in points)
         else:
             place = wiring.host_runtime_place(runner.runtime_name, store.folder, runner.runtime_version)
             pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
@@ -110,13 +114,29 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
     document: CostmodelCollected = {
         "schema": SCHEMA, "board": {"name": board.name, "kind": board.kind, "runtime": {
             "name": where.runtime, "version": where.runtime_version}},
-        "threads": wanted.threads, "seed": wanted.seed, "dry_run": dry_run, "points": wanted.measurements,
+        "threads": wanted.threads, "seed": wanted.seed, "dry_run": dry_run, "points": planned,
         "known": counts.known, "measured": counts.measured, "infeasible": counts.infeasible,
         "rows": len(store.layers(board=board.name)), "wall_s": round(time.monotonic() - started, 3),
         "interrupted": interrupted, "simulated": board.transport == "sim"}
-    if wanted.measurements is None:
+    if planned is None:
         document["points_absent_because"] = "as many as the time allows"
     return document
+
+
+def _points(wanted: Wanted, runtime: str) -> tuple[Iterator[Point], int | None]:
+    """Return what is to be measured, and how many that is. Raises UsageError."""
+    if wanted.shapes is None:
+        return islice(sweep(wanted.seed, runtime), wanted.measurements), wanted.measurements
+    try:
+        found = list(islice(layers_of(read_graph(wanted.shapes), runtime), wanted.measurements))
+    except OSError as error:
+        raise UsageError(f"--shapes {wanted.shapes}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UsageError(f"--shapes {wanted.shapes}: {error}") from error
+    if not found:
+        raise UsageError(f"--shapes {wanted.shapes}: no layer of this model can be measured alone; give a float model, "
+                         "such as float.tflite of a recipe")
+    return iter(found), len(found)
 
 
 @dataclass(slots=True)

@@ -15,8 +15,16 @@ from profilers.measurement import MeasureSettings
 from profilers.runner import RuntimePlace
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
-from recipes.compilers.tflite.legal import STATIC_8, legal_choices
-from recipes.compilers.tflite.single_layer import CONVERSIONS, LayerShape, Shape, build_layer, example_inputs
+from recipes.compilers.tflite.graph import Graph
+from recipes.compilers.tflite.legal import ARITHMETIC, STATIC_8, WEIGHTED, legal_choices
+from recipes.compilers.tflite.single_layer import (
+    CONVERSIONS,
+    LayerShape,
+    Shape,
+    build_layer,
+    example_inputs,
+    shape_of,
+)
 from search.space import FLOAT32, LayerConfig
 
 COPIES = 4
@@ -30,6 +38,8 @@ SPATIAL = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 
 MAX_MACS, MIN_MACS = 32_000_000, 500
 MAX_WEIGHTS = 600_000
 MAX_ELEMENTS = 260_000
+BUILT = (frozenset(WEIGHTED) | ARITHMETIC) - {"TRANSPOSE_CONV"}
+"""Operators that can be measured alone."""
 _BINARY = ("ADD", "MUL", "SUB", "SQUARED_DIFFERENCE", "DIV", "MAXIMUM")
 _UNARY = ("SOFTMAX", "GELU", "LOGISTIC", "TANH", "HARD_SWISH", "RELU", "RSQRT", "SQRT")
 
@@ -51,8 +61,24 @@ def sweep(seed: int, runtime: str) -> Iterator[tuple[LayerShape, LayerConfig]]:
         if shape is None or shape.key in seen:
             continue
         seen.add(shape.key)
-        choices = (FLOAT32,) if shape.kind in CONVERSIONS else legal_choices(shape.kind, runtime)
-        yield from ((shape, config) for config in choices)
+        yield from _formats(shape, runtime)
+
+
+def layers_of(graph: Graph, runtime: str) -> Iterator[tuple[LayerShape, LayerConfig]]:
+    """Yield the layers of a float model that can be built alone, in all formats, and conversions of what they read."""
+    shapes: dict[LayerShape, None] = {}
+    for op in graph.operators:
+        if op.kind in BUILT and graph.tensors[op.outputs[0]].dtype == "FLOAT32":
+            shape = shape_of(graph, op)
+            shapes |= {shape: None, **{LayerShape(kind, (size,), None, size): None
+                                       for kind in CONVERSIONS for size in shape.inputs}}
+    for shape in shapes:
+        yield from _formats(shape, runtime)
+
+
+def _formats(shape: LayerShape, runtime: str) -> Iterator[tuple[LayerShape, LayerConfig]]:
+    choices = (FLOAT32,) if shape.kind in CONVERSIONS else legal_choices(shape.kind, runtime)
+    yield from ((shape, config) for config in choices)
 
 
 class _Dice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,6 +48,9 @@ def collect(
         parser=whole, metavar="<int>", show_default=False,
         help="The first so many points of the sweep. [default: 2000, or as many as --time allows]")] = None,
     time: Annotated[str | None, typer.Option(help="Stop after, e.g. 5m.", show_default=False)] = None,
+    shapes: Annotated[Path | None, typer.Option(
+        help="A float .tflite model, e.g. a recipe's: measure its layers instead of drawn ones.",
+        show_default=False)] = None,
     threads: Annotated[int, typer.Option(parser=whole, metavar="<int>", help="Threads on the board.")] = 1,
     seed: Annotated[int, typer.Option(parser=whole, metavar="<int>", help="Which sweep.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many points are left; measure nothing.")] = False,
@@ -71,11 +75,11 @@ def collect(
             limit_s = None if time is None else parse_seconds(time)
         except UsageError as error:
             raise UsageError(f"--time: {error}") from error
-        if measurements is None and (limit_s is None or dry_run):
+        if measurements is None and shapes is None and (limit_s is None or dry_run):
             measurements = DEFAULT_POINTS
         boards = read_inventory(inventory)
         boards.find(device)
-        wanted = Wanted(device, measurements, limit_s, seed, threads)
+        wanted = Wanted(device, measurements, limit_s, seed, threads, shapes)
         with Store.open(store_place(store)) as at, _telling(device, measurements) as tell:
             def progress(done: int, what: str) -> None:
                 told.append(done)

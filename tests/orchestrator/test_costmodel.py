@@ -49,7 +49,7 @@ from profilers.sites import sites_of
 from recipes.blobs import BlobMissing
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import map_layers
-from recipes.compilers.tflite.single_layer import float_model
+from recipes.compilers.tflite.single_layer import CONVERSIONS, float_model
 from recipes.target import Target
 from tests.orchestrator.made import measured as made_measurement
 from tests.orchestrator.made import run
@@ -155,6 +155,15 @@ class TestCollect:
         done = run("costmodel", "collect", "--device", "sim", "--dry-run", "--store", own, cwd=tmp_path)
         assert done.stdout == f"sim (litert 2.3.0): {2000 - POINTS} of 2000 layers are left to measure\n"
 
+    def test_the_layers_of_a_model_are_measured_instead(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.tflite").write_bytes(float_model(CONVOLUTION, 3))
+        printed = document("costmodel-collect", "--device", "sim", "--shapes", "mine.tflite", "--store", tmp_path / "s",
+                           cwd=tmp_path)
+        assert (printed["points"], printed["measured"]) == (10, 10), "eight formats of one shape, two conversions"
+        with Store.open(tmp_path / "s") as store:
+            assert {row.shape.kind for row in store.layers()} == {"CONV_2D", *CONVERSIONS}
+            assert CONVOLUTION in {row.shape for row in store.layers()}
+
     def test_the_time_ends_it(self, tmp_path: Path) -> None:
         printed = document("costmodel-collect", "--device", "sim", "--time", "8s", "--store", tmp_path / "s",
                            cwd=tmp_path)
@@ -194,6 +203,9 @@ class TestCollect:
         (("--device", "sim", "--seed", "-1"), 2, "--seed: expected at least 0, got -1"),
         (("--device", "sim", "--time", "soon"), 2, "--time: expected a positive time such as 90s, 30m or 2h, got "
                                                    "'soon'"),
+        (("--device", "sim", "--shapes", "none.tflite"), 2, "--shapes none.tflite: cannot be read (No such file or "
+                                                            "directory)"),
+        (("--device", "sim", "--shapes", "boards.yaml"), 2, "--shapes boards.yaml: not a .tflite file"),
         (("--device", "gone", "--inventory", "boards.yaml"), 3, "pi@127.0.0.1:9: connection refused"),
     ])
     def test_what_is_wrong_is_named(self, tmp_path: Path, options: tuple[str, ...], code: int, message: str) -> None:

@@ -105,6 +105,14 @@ def test_sizes_of_known_layers() -> None:
     assert len({shape.key for shape in SHAPES}) == len(SHAPES)
 
 
+@pytest.mark.parametrize(("made", "unpadded"), [(8, False), (6, True), (4, False), (3, True)])
+def test_a_border_is_told_from_the_sizes(made: int, unpadded: bool) -> None:
+    shape = LayerShape("CONV_2D", (IMAGE,), (8, 3, 3, 16), (1, made, made, 8))
+    assert shape.is_unpadded is unpadded
+    (found,) = run(float_model(shape, 1), dict(example_inputs(shape, FLOAT32, 1)))
+    assert found.shape == shape.output
+
+
 def test_a_linear_layer_computes_what_numpy_computes() -> None:
     shape = LayerShape("FULLY_CONNECTED", ((3, 8),), (4, 8), (3, 4))
     model = float_model(shape, 1)

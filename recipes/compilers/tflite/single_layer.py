@@ -69,9 +69,23 @@ class LayerShape:
     @property
     def stride(self) -> int:
         """Of a convolution, 1 for other operators; told from the sizes, since it is stored nowhere else."""
+        return self._steps[0]
+
+    @property
+    def is_unpadded(self) -> bool:
+        """Tell whether a convolution adds no border (the schema's VALID); told from the sizes."""
+        return self._steps[1]
+
+    @cached_property
+    def _steps(self) -> tuple[int, bool]:
+        """Return the stride, and whether there is no border; of what the sizes allow, the usual comes first."""
         if self.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            return 1
-        return max(1, round(self.inputs[0][1] / self.output[1]))
+            return 1, False
+        given, made = self.inputs[0][1], self.output[1]
+        for stride, bare in ((1, False), (2, False), (1, True), (2, True), (4, False), (4, True)):
+            if made == (math.ceil((given - self.kernel + 1) / stride) if bare else math.ceil(given / stride)):
+                return stride, bare
+        return max(1, round(given / made)), False
 
     @cached_property
     def key(self) -> str:
@@ -213,7 +227,7 @@ def _values(shape: LayerShape, tensor: Tensor, dice: np.random.Generator) -> Arr
 
 def _options(shape: LayerShape) -> tuple[str, dict[str, Any]]:
     """Return the schema's name of an operator's options, and their values."""
-    stride = {"strideW": shape.stride, "strideH": shape.stride}
+    stride = {"strideW": shape.stride, "strideH": shape.stride, "padding": int(shape.is_unpadded)}
     match shape.kind:
         case "CONV_2D":
             return "Conv2DOptions", stride
