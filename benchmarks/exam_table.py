@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import groupby, product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from search.samplers import SAMPLERS, sampler_named
 NEEDED = ("simulator.py", "best_known.json")
 CHECKPOINTS = (4, 8, 16, 32, 64)
 EARLY = 5
+HEAD = ("sampler", *(f"@{n}" for n in CHECKPOINTS), f"feasible @{EARLY}", "shipped met", "shipped regret",
+        "host evaluations", "CPU ms")
 FLOOR = 50.0
 """Percent: what a board is worth on which nothing feasible was found."""
 
@@ -118,12 +120,9 @@ def row(outcomes: Sequence[Outcome], measurements: int) -> list[str]:
             f"{np.mean([o.cpu_ms for o in outcomes]):.0f}"]
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as a Markdown table."""
-    head = ["sampler", *(f"@{n}" for n in CHECKPOINTS), f"feasible @{EARLY}", "shipped met", "shipped regret",
-            "host evaluations", "CPU ms"]
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+def line(cells: Sequence[str]) -> str:
+    """Return cells as a row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
@@ -161,11 +160,13 @@ def main() -> int:
     cases = [Case(sampler, asked.folder.resolve(), asked.network, board, budget, prior, seed, asked.measurements)
              for sampler, budget, prior, seed, board in product(
                  samplers, budgets, asked.priors.split(","), [int(s) for s in asked.seeds.split(",")], boards)]
-    with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
-        outcomes = list(pool.map(run, cases))
     print(f"{asked.network}, budgets {asked.budgets}, priors {asked.priors}, seeds {asked.seeds}, boards "
           f"{boards.start}-{boards.stop - 1}, {asked.measurements} measurements\n")
-    print(table([row([o for o in outcomes if o.sampler == name], asked.measurements) for name in samplers]))
+    print(line(HEAD))
+    print("|---" * len(HEAD) + "|", flush=True)
+    with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
+        for _, outcomes in groupby(pool.map(run, cases), key=lambda outcome: outcome.sampler):
+            print(line(row(list(outcomes), asked.measurements)), flush=True)
     return 0
 
 

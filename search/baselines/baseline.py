@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 from search.adaptive.graph import Floats, Ints
 from search.baselines.ledger import Ledger, Result
 from search.baselines.ordinal import Scale
-from search.baselines.task import Task
 
 ATTEMPTS = 20
 """How often an idea may repeat itself until the search goes on without it."""
@@ -42,14 +41,11 @@ class Baseline:
         ledger: shared with the strategy.
         strategy: proposes.
         scale: where the search goes when the strategy has nothing fresh: steps from the best, then whatever is left.
+        sites: what learns from the times of single sites, where the strategy does.
     """
 
     def __init__(self, ledger: Ledger, strategy: Strategy, scale: Scale, sites: SiteTable | None = None) -> None:
         self._ledger, self._strategy, self._scale, self.sites = ledger, strategy, scale, sites
-
-    @property
-    def task(self) -> Task:
-        return self._ledger.task
 
     def propose(self) -> Ints | None:
         """See Searcher."""
