@@ -20,6 +20,9 @@ LOOKS = (5, 9, 15)
 """Rounds after which the probability is looked at; a sequential test stops at the first clear one."""
 CLEAR = 0.02
 SAMPLING_S = 0.4
+BIAS = 0.007
+"""What all rounds of one confirmation share, relative: a board is a little faster or slower from day to day. It cancels
+where the budget is a share of a baseline that is measured beside."""
 
 log = logging.getLogger(__name__)
 Sessions = dict[str, list[tuple[int, ...]]]
@@ -81,7 +84,7 @@ def probability_met(sessions: Sessions, candidate: str, statistic: str, absolute
                     baseline: str | None, factor: float | None) -> float:
     """Return P(the candidate meets its budget): absolute, or a share of a baseline measured beside it."""
     if absolute_s is not None:
-        return probability_within(sessions[candidate], absolute_s, statistic)
+        return probability_within(sessions[candidate], absolute_s, statistic, BIAS)
     if baseline is None or factor is None:
         raise ValueError("a relative budget needs a baseline and a factor")
     return probability_ratio_within(sessions[candidate], sessions[baseline], factor, statistic)

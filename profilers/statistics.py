@@ -70,13 +70,21 @@ def summarise(sessions: Sequence[Sequence[int]], statistic: str = "median", seed
     return LatencySummary(median, p90, p99, mean, (middle - half, middle + half))
 
 
-def probability_within(sessions: Sequence[Sequence[int]], budget_s: float, statistic: str) -> float:
+def probability_within(sessions: Sequence[Sequence[int]], budget_s: float, statistic: str,
+                       bias: float = 0.0) -> float:
     """Return P(the statistic of this artifact on this board <= budget), given interleaved sessions.
 
     Student's t over the logarithms of the sessions' statistics: the posterior of the mean under a
     flat prior (Gelman et al., Bayesian Data Analysis, section 3.2). With one session: for a quantile, the
     posterior of the share of runs within the budget, under Jeffreys' prior (Brown, Cai and DasGupta 2001,
     Interval Estimation for a Binomial Proportion); for the mean, the bootstrap's share.
+
+    Args:
+        sessions: wall times (ns) of each round.
+        budget_s: seconds.
+        statistic: of `STATISTICS`.
+        bias: relative standard deviation of what all rounds of one confirmation share and no repeat shows; added as
+            a standard uncertainty of its own (JCGM 100:2008, GUM, equation G.2b for the degrees of freedom).
     """
     arrays = [np.asarray(s, dtype=np.float64) * 1e-9 for s in sessions if len(s)]
     if not arrays:
@@ -84,7 +92,7 @@ def probability_within(sessions: Sequence[Sequence[int]], budget_s: float, stati
     if len(arrays) == 1:
         return _probability_of_one(arrays[0], budget_s, statistic)
     logs = np.log([float(statistic_of(runs, statistic)) for runs in arrays])
-    return _student_below(logs, float(np.log(budget_s)))
+    return _student_below(logs, float(np.log(budget_s)), bias)
 
 
 def probability_ratio_within(sessions: Sequence[Sequence[int]], baseline: Sequence[Sequence[int]], factor: float,
@@ -138,14 +146,18 @@ def _bootstrap(runs: NDArray[np.float64], statistic: str, rng: np.random.Generat
     return statistic_of(runs[rng.integers(0, len(runs), (RESAMPLES, len(runs)))], statistic)
 
 
-def _student_below(values: NDArray[np.float64], limit: float) -> float:
-    """Return P(mean <= limit); with values without spread, 0 or 1."""
+def _student_below(values: NDArray[np.float64], limit: float, bias: float = 0.0) -> float:
+    """Return P(mean <= limit); with values without spread or bias, 0 or 1."""
     from scipy import stats
 
-    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    own = float(np.var(values, ddof=1)) / len(values)
+    spread = (own + bias ** 2) ** 0.5
     if spread == 0.0:
         return float(values.mean() <= limit)
-    return float(stats.t.cdf((limit - float(values.mean())) / spread, len(values) - 1))
+    distance = (limit - float(values.mean())) / spread
+    if own == 0.0:
+        return float(stats.norm.cdf(distance))
+    return float(stats.t.cdf(distance, (len(values) - 1) * (spread ** 2 / own) ** 2))
 
 
 def _all(runs: NDArray[np.float64]) -> tuple[float, float, float, float]:
