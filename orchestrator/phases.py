@@ -101,8 +101,11 @@ def resolve_goal(config: StudyConfig, objective: str, baselines: dict[str, Evide
 
 
 def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
-    """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave."""
-    if loop.stop():
+    """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave.
+
+    The adaptive engine does without: it finds out more with the same measurements.
+    """
+    if loop.stop() or bench.config.sampler == "adaptive":
         return
     bench.progress.phase("measuring the per-operator-kind seeds")
     baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}

@@ -1,0 +1,85 @@
+"""The adaptive engine on formats and widths together: a budget that no format reaches, on the simulated board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_farm.inventory import Inventory
+from orchestrator.config import StudyConfig
+from orchestrator.progress import Silent
+from orchestrator.store.store import Store
+from orchestrator.study_run import StudyRun
+from orchestrator.workbench import open_workbench
+from profilers.prior import roofline_prior
+from profilers.simulation import CORTEX_A72
+from profilers.sites import sites_of
+from recipes.compilers.tflite.graph import read_graph
+from recipes.compilers.tflite.layers import LayerMap
+from search.candidate import Candidate, Recovery
+
+KEYS: dict[str, Any] = {
+    "study": "narrow", "device": "sim", "model": "demo:residual", "budget": "0.7x:int8", "prune": True,
+    "sampler": "adaptive", "measurements": 8, "baselines": "needed"}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Any], LayerMap]:
+    folder = tmp_path_factory.mktemp("narrowed")
+    store, config = Store.open(folder / "store"), StudyConfig.model_validate(KEYS)
+    document = StudyRun(store, Inventory(), config, Path.cwd(), Silent()).run()[1]
+    with open_workbench(store, Inventory(), config, Path.cwd(), Silent()) as bench:
+        return store, dict(document), bench.layers
+
+
+def candidates(searched: tuple[Store, dict[str, Any], LayerMap]) -> list[tuple[Candidate, str]]:
+    """Return every candidate that was built, with its artifact."""
+    store, _, layers = searched
+    return [(Candidate.from_json(layers.space, h.trial.candidate), h.trial.artifact_sha256)
+            for h in store.histories(store.study("narrow").id) if h.trial.artifact_sha256 is not None]
+
+
+def test_a_budget_that_no_format_reaches_is_met_by_narrowing(
+        searched: tuple[Store, dict[str, Any], LayerMap]) -> None:
+    _, document, _ = searched
+    int8 = next(entry for entry in document["baselines"] if entry["name"] == "int8")
+    winner = document["winner"]
+    assert document["goal_met"]
+    assert winner["latency_s"]["median"] <= 0.7 * int8["latency_s"]["median"] * 1.001
+    assert winner["accuracy"]["validation"] >= int8["accuracy"]["validation"] - 0.02
+    narrowed = [c for c, _ in candidates(searched) if c.widths]
+    assert len(narrowed) >= 4
+    assert {c.recovery for c in narrowed} == {Recovery.RECONSTRUCT}
+
+
+def test_candidates_and_configurations_become_each_other(searched: tuple[Store, dict[str, Any], LayerMap]) -> None:
+    _, _, layers = searched
+    sites = sites_of(layers)
+    for candidate, _ in candidates(searched):
+        picks = sites.picks(candidate)
+        assert sites.candidate(picks, candidate.threads) == candidate
+        assert np.array_equal(sites.graph.settle(picks[None])[0], picks), "groups agree on their level"
+
+
+def test_sites_that_share_channels_share_a_group(searched: tuple[Store, dict[str, Any], LayerMap]) -> None:
+    _, _, layers = searched
+    graph = sites_of(layers).graph
+    names = {site.name: site.group for site in graph.sites}
+    for group in layers.space.groups:
+        assert {names[layer] for layer in group.produced_by} == {group.name}
+    for site in graph.sites:
+        if site.kind == "ADD":
+            assert {names[graph.sites[other].name] for other in (site.source, *site.skips)} == {site.group}
+
+
+def test_the_prior_of_narrowed_layers_is_what_the_roofline_says_of_the_artifact(
+        searched: tuple[Store, dict[str, Any], LayerMap]) -> None:
+    store, _, layers = searched
+    sites = sites_of(layers)
+    prior = roofline_prior(layers, sites, CORTEX_A72, threads=1)
+    ratios = {c.id: float(prior.total(sites.picks(c)[None])[0]) / CORTEX_A72.seconds(read_graph(store.blobs.path(sha)))
+              for c, sha in candidates(searched)}
+    assert 0.9 < min(ratios.values()) <= max(ratios.values()) < 1.1
