@@ -41,7 +41,7 @@ from profilers.cost_model_rows import Conditions, Observation
 from profilers.golden import tolerance
 from profilers.measurement import MeasureSettings
 from profilers.prior import roofline_prior, sites_of
-from recipes.compilers.tflite.single_layer import LayerShape, shape_of
+from recipes.compilers.tflite.single_layer import CONVERSIONS, LayerShape, shape_of
 from search.adaptive.graph import Tables
 from search.candidate import Candidate
 
@@ -58,8 +58,11 @@ def essence(shape: LayerShape) -> Essence:
 
 
 def own_layers(bench: Workbench) -> set[Essence]:
-    return {essence(shape_of(bench.layers.graph, op)) for op in bench.layers.graph.operators
-            if bench.layers.graph.activations(op)}
+    """What a network holds itself, conversions of its tensors included."""
+    graph = bench.layers.graph
+    conversions = {essence(LayerShape(kind, (tensor.shape,), None, tensor.shape))
+                   for kind in CONVERSIONS for tensor in graph.tensors}
+    return conversions | {essence(shape_of(graph, op)) for op in graph.operators if graph.activations(op)}
 
 
 def measured(bench: Workbench, candidates: list[Candidate], rounds: int) -> Floats:
