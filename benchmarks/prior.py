@@ -42,7 +42,7 @@ from profilers.golden import tolerance
 from profilers.measurement import MeasureSettings
 from profilers.prior import roofline_prior
 from profilers.sites import sites_of
-from recipes.compilers.tflite.single_layer import LayerShape, shape_of
+from recipes.compilers.tflite.single_layer import CONVERSIONS, LayerShape, shape_of
 from search.adaptive.graph import Tables
 from search.candidate import Candidate
 
@@ -59,8 +59,11 @@ def essence(shape: LayerShape) -> Essence:
 
 
 def own_layers(bench: Workbench) -> set[Essence]:
-    return {essence(shape_of(bench.layers.graph, op)) for op in bench.layers.graph.operators
-            if bench.layers.graph.activations(op)}
+    """What a network holds itself, conversions of its tensors included."""
+    graph = bench.layers.graph
+    conversions = {essence(LayerShape(kind, (tensor.shape,), None, tensor.shape))
+                   for kind in CONVERSIONS for tensor in graph.tensors}
+    return conversions | {essence(shape_of(graph, op)) for op in graph.operators if graph.activations(op)}
 
 
 def measured(bench: Workbench, candidates: list[Candidate], rounds: int) -> Floats:
