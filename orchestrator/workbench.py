@@ -114,6 +114,9 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
                                          place, agent, parse_accuracy(config.accuracy))
             layers = _map_layers(store, prepared, target, model)
             grouped = _with_groups(store, prepared, layers)
+            if config.prune and not grouped.layers.space.groups:
+                progress.note("--prune: no channels can be pruned: " + "; ".join(
+                    f"{entry.name}: {entry.reason}" if entry.name else entry.reason for entry in grouped.left_out))
             progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
             _check_conversion(pool, store, prepared, layers, evaluator, model)
             yield Workbench(

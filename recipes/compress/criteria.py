@@ -17,7 +17,8 @@ from recipes.models.network import call, flatten
 if TYPE_CHECKING:
     import torch
 
-DEFAULT = "obs"
+WIDE = 5000
+"""Columns of a reader that structured OBS looks at; its work grows with their cube."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,12 @@ def obs(subject: Subject, group: ChannelGroup) -> Sequence[int]:
     members = {member.module: member for member in group.readers}
 
     def look(path: str, layer: Any, given: torch.Tensor, output: torch.Tensor) -> None:
-        found = moments(layer, given, output)
-        kernel = matrix(layer).shape[2] // layer.weight.shape[1]
-        consumers.append(Consumer(matrix(layer)[0], found.xx[0], _columns(members[path], group.channels, kernel)))
+        weight = matrix(layer)[0]
+        columns = _columns(members[path], group.channels, weight.shape[1] // layer.weight.shape[1])
+        used = [column for own in columns for column in own]
+        found = moments(layer, given, output, used)
+        place = {column: index for index, column in enumerate(used)}
+        consumers.append(Consumer(weight[:, used], found.xx[0], [[place[c] for c in own] for own in columns]))
 
     _visit(subject, group.readers, look)
     return tuple(reversed(removal_order(consumers, group.channels)))
@@ -176,11 +180,15 @@ def _by_channel(layer: Any, tensor: torch.Tensor, examples: int | None = None) -
 
 
 def _columns(member: Member, channels: int, kernel: int) -> list[list[int]]:
-    """Return, for every channel of the group, the columns of the reader's matrix that belong to it."""
+    """Return, for every channel of the group, the columns of the reader's matrix that belong to it.
+
+    Of a reader with more than `WIDE` columns, evenly spread ones.
+    """
     columns: list[list[int]] = [[] for _ in range(channels)]
     for position, channel in zip(member.positions, member.channels, strict=True):
         columns[channel] += range(position * kernel, (position + 1) * kernel)
-    return columns
+    every = -(-channels * len(columns[0]) // WIDE)
+    return [own[::every] for own in columns]
 
 
 def _descending(scores: torch.Tensor) -> list[int]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from recipes.boundary import foreign
 from recipes.compress.groups import LeftOut, Plan
+from recipes.errors import ModelError
 from recipes.models.network import Network, tensors
 from recipes.models.source import Reference
 from recipes.ports import Array
@@ -57,10 +59,16 @@ def plan_pruning(reference: Reference, network: Network | None, inputs: Mapping[
     from recipes.compress.find import find_groups
     from recipes.compress.fold import fold
     from recipes.compress.repeatable import repeatable
+    from recipes.compress.watch import affordable
 
     few = tensors(inputs, 0, FEW)
     with repeatable(settings.seed):
-        folded = fold(network, few, positional)
+        try:
+            with foreign(f"running a copy of it on {FEW} inputs at once", ModelError):
+                folded = fold(network, few, positional)
+        except ModelError as error:
+            return Plan((), (LeftOut("", f"the network cannot be copied, or takes no batch: {error}"),))
         plan = find_groups(folded.network, few, positional)
-        everything = tensors(inputs, 0, len(next(iter(inputs.values()))))
-        return order_channels(plan, Subject(folded, everything, positional), settings.criterion)
+        count = affordable(folded.network, few, positional, len(next(iter(inputs.values()))))
+        subject = Subject(folded, tensors(inputs, 0, count), positional)
+        return order_channels(plan, subject, settings.criterion)

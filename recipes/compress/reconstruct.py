@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipes.compress.groups import Axis, ChannelGroup
-from recipes.compress.moments import Moments, matrix, moments
+from recipes.compress.moments import matrix, moments, row_count, rows
 from recipes.compress.narrow import positions
 from recipes.compress.watch import execution, first_input, plain_attention
 from recipes.models.network import Network, call
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DAMPING = 0.01
 """Ridge towards the kept weights, as a share of the mean variance of what a layer reads."""
+TINY = 1e-12
+"""Least variance by which is divided: a layer may read or answer a constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,15 @@ def reconstruct(narrowed: Network, whole: Network, groups: Sequence[ChannelGroup
 
     def keep(path: str, layer: Any, given: torch.Tensor, output: torch.Tensor) -> None:
         axis = 1 if hasattr(layer, "kernel_size") else output.ndim - 1
-        rows = stay.get((path, Axis.OUT), stay.get((path, Axis.BOTH)))
-        targets[path] = output.clone() if rows is None else output.index_select(axis, rows)
+        stays = stay.get((path, Axis.OUT), stay.get((path, Axis.BOTH)))
+        targets[path] = output.clone() if stays is None else output.index_select(axis, stays)
 
     with _hooked(whole, layers, after=keep):
         call(whole, inputs, positional)
     report: list[Rebuilt] = []
 
     def fit(path: str, layer: Any, given: torch.Tensor) -> None:
-        report.append(Rebuilt(path, *_fit(layer, moments(layer, given, targets.pop(path)))))
+        report.append(Rebuilt(path, *_fit(layer, given, targets.pop(path))))
 
     with _hooked(narrowed, layers, before=fit):
         call(narrowed, inputs, positional)
@@ -109,29 +111,76 @@ def _hooked(network: Network, layers: Sequence[str], before: Any = None, after: 
             handle.remove()
 
 
-def _fit(layer: Any, found: Moments) -> tuple[float, float]:
-    """Write the least squares solution into a layer; return the error before and after."""
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    weight: torch.Tensor
+    """(b, o, k)."""
+    bias: torch.Tensor
+    """(b, o)."""
+    before: float
+    after: float
+
+
+def _fit(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[float, float]:
+    """Write the least squares solution into a layer, where it is better; return the error before and after."""
     import torch
 
-    weight = matrix(layer)
-    bias = torch.zeros_like(found.y) if layer.bias is None else layer.bias.detach().double().reshape(found.y.shape)
-    before = _error(found, weight, bias)
-    size = found.xx.shape[1]
-    damping = DAMPING * found.xx.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
-    ridge = found.xx + damping.reshape(-1, 1, 1) * torch.eye(size, dtype=found.xx.dtype)
-    weight = weight + torch.linalg.solve(ridge, found.xy - found.xx @ weight.transpose(1, 2)).transpose(1, 2)
-    bias = found.y - (weight @ found.x.unsqueeze(2)).squeeze(2)
-    layer.weight.data = weight.reshape(layer.weight.shape).float().contiguous()
+    few = row_count(layer, wanted) < matrix(layer).shape[2]
+    solved = _from_rows(layer, given, wanted) if few else _from_moments(layer, given, wanted)
+    if solved.after >= solved.before:  # it reads what it read in the whole network
+        return solved.before, solved.before
+    layer.weight.data = solved.weight.reshape(layer.weight.shape).float().contiguous()
     if layer.bias is None:
         layer.bias = torch.nn.Parameter(torch.zeros(layer.weight.shape[0]))
-    layer.bias.data = bias.flatten().float()
-    return before, _error(found, weight, bias)
+    layer.bias.data = solved.bias.flatten().float()
+    return solved.before, solved.after
 
 
-def _error(found: Moments, weight: torch.Tensor, bias: torch.Tensor) -> float:
-    """Return the mean squared error of a layer's output, as a share of the wanted output's variance."""
-    shift = found.y - (weight @ found.x.unsqueeze(2)).squeeze(2) - bias
-    read = (weight * (weight @ found.xx)).sum(2)
-    crossed = (weight * found.xy.transpose(1, 2)).sum(2)
-    error = float((found.yy - 2 * crossed + read + shift * shift).sum())
-    return max(0.0, error) / max(float(found.yy.sum()), 1e-12)
+def _from_moments(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> _Solved:
+    """Solve for the weights: there are more patches than values in one."""
+    import torch
+
+    found, old = moments(layer, given, wanted), matrix(layer)
+    damping = (DAMPING * found.xx.diagonal(dim1=1, dim2=2).mean(1)).clamp(min=TINY)
+    ridge = found.xx + damping.reshape(-1, 1, 1) * torch.eye(found.xx.shape[1], dtype=found.xx.dtype)
+    new = old + torch.linalg.solve(ridge, found.xy - found.xx @ old.transpose(1, 2)).transpose(1, 2)
+    bias = found.y - (new @ found.x.unsqueeze(2)).squeeze(2)
+
+    def error(weight: torch.Tensor, bias: torch.Tensor) -> float:
+        shift = found.y - (weight @ found.x.unsqueeze(2)).squeeze(2) - bias
+        read = (weight * (weight @ found.xx)).sum(2)
+        crossed = (weight * found.xy.transpose(1, 2)).sum(2)
+        total = float((found.yy - 2 * crossed + read + shift * shift).sum())
+        return max(0.0, total) / max(float(found.yy.sum()), TINY)
+
+    return _Solved(new, bias, error(old, _bias(layer, bias)), error(new, bias))
+
+
+def _from_rows(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> _Solved:
+    """Solve for the patches' shares (the dual problem): a flattened image has more values than there are images."""
+    import torch
+
+    pieces = list(rows(layer, given, wanted))
+    x, y = (torch.cat(side, 1).double() for side in zip(*pieces, strict=True))
+    mean_x, mean_y = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
+    x, y, old, count = x - mean_x, y - mean_y, matrix(layer), x.shape[1]
+    damping = (DAMPING * x.square().mean((1, 2))).clamp(min=TINY)
+    ridge = x @ x.transpose(1, 2) / count + damping.reshape(-1, 1, 1) * torch.eye(count, dtype=x.dtype)
+    missing = y - x @ old.transpose(1, 2)
+    new = old + torch.linalg.solve(ridge, missing).transpose(1, 2) @ x / count
+    bias = (mean_y - mean_x @ new.transpose(1, 2)).squeeze(1)
+
+    def error(weight: torch.Tensor, bias: torch.Tensor) -> float:
+        answered = (x + mean_x) @ weight.transpose(1, 2) + bias.unsqueeze(1)
+        return float((answered - y - mean_y).square().sum()) / max(float(y.square().sum()), TINY)
+
+    return _Solved(new, bias, error(old, _bias(layer, bias)), error(new, bias))
+
+
+def _bias(layer: Any, like: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if layer.bias is None:
+        return torch.zeros_like(like)
+    bias: torch.Tensor = layer.bias.detach().double().reshape(like.shape)
+    return bias

@@ -11,6 +11,7 @@ from recipes.compress.groups import Plan
 from recipes.compress.narrow import narrow
 from recipes.compress.reconstruct import Rebuilt, reconstruct
 from recipes.compress.repeatable import repeatable
+from recipes.compress.watch import affordable
 from recipes.models.network import Network
 from search.candidate import Recovery
 
@@ -47,7 +48,7 @@ def recover(network: Network, plan: Plan, widths: Mapping[str, int], inputs: Map
         network: at full width, folded; it stays as it is.
         plan: its groups, with their channels in order.
         widths: group name -> kept channels.
-        inputs: calibration inputs.
+        inputs: calibration inputs; of a large network only the first ones are used, see `watch.affordable`.
         positional: pass the inputs by position and not by name.
         level: how much effort; `none` only narrows.
         seed: of levels that draw; narrowing and least squares do not.
@@ -62,5 +63,7 @@ def recover(network: Network, plan: Plan, widths: Mapping[str, int], inputs: Map
     if level is Recovery.NONE:
         return Recovered(narrowed, Report(level))
     with repeatable(seed):
-        rebuilt = reconstruct(narrowed, network, plan.groups, kept, inputs, positional)
+        count = affordable(network, inputs, positional, len(next(iter(inputs.values()))))
+        few = {name: tensor[:count] for name, tensor in inputs.items()}
+        rebuilt = reconstruct(narrowed, network, plan.groups, kept, few, positional)
     return Recovered(narrowed, Report(level, rebuilt))

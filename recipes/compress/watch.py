@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     import torch
 
 
+MEMORY_BYTES = 1 << 30
+"""What the layers' outputs on the examples of one pass may take."""
+LEAST = 16
+"""Examples that are used at least, whatever they take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Executed:
     """One call of a module without children."""
@@ -39,6 +45,14 @@ def execution(network: Network, inputs: Mapping[str, torch.Tensor], positional: 
             for handle in handles:
                 handle.remove()
     return calls
+
+
+def affordable(network: Network, inputs: Mapping[str, torch.Tensor], positional: bool, count: int) -> int:
+    """Return how many of `count` examples may be held with all that the network's layers make of them."""
+    one = {name: tensor[:1] for name, tensor in inputs.items()}
+    outputs = [found.output for found in execution(network, one, positional)]
+    each: int = sum(output.numel() * output.element_size() for output in outputs if hasattr(output, "numel"))
+    return min(count, max(LEAST, MEMORY_BYTES // max(1, each)))
 
 
 def _hook(path: str, keep: Any) -> Any:

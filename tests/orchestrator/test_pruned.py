@@ -17,8 +17,10 @@ import yaml
 from rich.console import Console
 
 from device_farm.inventory import Inventory
+from device_farm.inventory_file import InventoryError
 from orchestrator.conclude import conclude
 from orchestrator.config import StudyConfig
+from orchestrator.errors import UsageError
 from orchestrator.finish import confirm_finalists, evaluate_on_test
 from orchestrator.loop import Found, Loop
 from orchestrator.outcome import Outcome
@@ -31,12 +33,14 @@ from orchestrator.store.records import NewStudy, StudyStatus, TrialRole
 from orchestrator.store.store import Store
 from orchestrator.studies import show_document
 from orchestrator.study_report import print_study
+from orchestrator.study_run import StudyRun
 from orchestrator.study_view import view_of
 from orchestrator.workbench import Workbench, open_workbench
 from recipes.bundle.verify import verify_bundle
 from search.candidate import Candidate, Recovery
 from search.recipes import Named
 from search.space import Scheme
+from tests.orchestrator.made import baselines, make_study
 
 MODEL = "demo:residual"
 BOARD = "sim"
@@ -197,6 +201,17 @@ def test_a_study_with_narrowed_candidates_is_resumed_and_measures_none_twice(sea
     with Store.open(searched.store) as store:
         histories = store.histories(store.study("cut").id)
     assert len({h.trial.candidate_id for h in histories}) == len(histories)
+
+
+def test_a_study_from_before_there_was_pruning_can_be_resumed_unpruned_only(tmp_path: Path) -> None:
+    config = {"budget": "0.8x"}
+    with Store.open(tmp_path / "store") as store:
+        make_study(store, "old", baselines(), config)
+        asked = {**StudyConfig.model_validate({}).model_dump(mode="json", by_alias=True), **store.study("old").config}
+        for prune, refusal in ((False, "rpi4"), (True, "another prune .it has False, asked for is True.")):
+            wanted = StudyConfig.model_validate({**asked, "prune": prune})
+            with pytest.raises((UsageError, InventoryError), match=refusal):  # unpruned, only the board is missing
+                StudyRun(store, Inventory(), wanted, tmp_path, Silent(), resume=True).run()
 
 
 def test_a_dry_run_shows_the_groups_and_what_is_left_out(searched: Searched) -> None:

@@ -48,7 +48,7 @@ from recipes.bundle.schema import (
 from recipes.bundle.verify import MODEL_FROM_CANDIDATE, MODEL_FROM_RULES, RULES_FROM_CANDIDATE, verify_bundle
 from recipes.ports import Ports
 from recipes.target import Target
-from search.candidate import Candidate
+from search.candidate import Candidate, Recovery
 from search.space import LayerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -156,6 +156,7 @@ def facts_of(case: Case, **changes: Any) -> RecipeFacts:
     values: dict[str, Any] = {
         "study": "default", "created": datetime(2026, 3, 1, 12, 30, tzinfo=UTC), "seed": 7, "compiler": "tflite",
         "io": case.io, "target": TargetEntry.of(TARGET), "candidate": CandidateEntry.of(case.candidate),
+        "prune_criterion": None,
         "model": ModelEntry(name="demo:residual", sha256="a" * 64),
         "data": DataEntry(name="demo:fashion_mnist", sha256={"calibration": "b" * 64, "validation": "c" * 64}),
         "tools": {"torch": "2.13.0", "ai-edge-quantizer": version("ai-edge-quantizer"),
@@ -501,10 +502,14 @@ class TestDocument:
         assert load_recipe(tmp_path / "cut") == load_recipe(bundle)
 
     @pytest.mark.parametrize(("old", "new", "message"), [
-        ("schema: 1", "schema: 2", r"schema 2 is newer than this program reads \(up to 1\); upgrade hil-orchestrator"),
-        ("schema: 1", "schema: 0", "schema: expected 1, got 0"),
-        ("schema: 1", "schema: true", "schema: expected 1, got True"),
-        ("schema: 1\n", "", "the key 'schema' is missing"),
+        ("schema: 2", "schema: 3", r"schema 3 is newer than this program reads \(up to 2\); upgrade hil-orchestrator"),
+        ("schema: 2", "schema: 0", "schema: expected 1 or 2, got 0"),
+        ("schema: 2", "schema: true", "schema: expected 1 or 2, got True"),
+        ("schema: 2\n", "", "the key 'schema' is missing"),
+        ("schema: 2", "schema: 1", r"candidate\.widths, candidate\.recovery: unknown key in schema 1"),
+        ("  recovery: none", "  recovery: magic", "candidate.recovery: input should be 'none' or 'reconstruct', got"),
+        ("prune_criterion: null", "prune_criterion: luck", "prune_criterion: input should be 'obs', 'magnitude', "),
+        ("  widths: {}", "  widths: {stem: 8}", r"candidate\.id: the rest of it gives .* changed by hand"),
         ("seed:", "sed:", "sed: unknown key, did you mean 'seed'"),
         ("median_s:", "medain_s:", r"measured\.0\.latency\.medain_s: unknown key, did you mean 'median_s'"),
         ("  zero_point:", "  zeropoint:", r"inputs\.0\.zeropoint: unknown key, did you mean 'zero_point'"),
@@ -519,11 +524,11 @@ class TestDocument:
         ("compiler: tflite", "compiler: magic", "compiler: input should be 'tflite', got 'magic'"),
         ("calibration: b", "calibration: x", r"data\.sha256\.calibration: .*pattern"),
         ("  calibration.json:", "  other.json:", r"files\.other\.json: input should be 'model\.tflite'"),
-        ("  threads: 1", "  threads: 2", r"candidate\.id: the layers and threads give .* changed by hand"),
+        ("  threads: 1", "  threads: 2", r"candidate\.id: the rest of it gives .* changed by hand"),
         ("static_w8a8", "static_w9a8", r"candidate\.layers\..*: no layer configuration is called 'static_w9a8'"),
-        ("schema: 1", "schema: 1\n2026-01-01: x", "not plain keys and values"),
-        ("schema: 1", "schema: [1", "not valid YAML"),
-        ("schema: 1", "\x00", "not valid YAML"),
+        ("schema: 2", "schema: 2\n2026-01-01: x", "not plain keys and values"),
+        ("schema: 2", "schema: [2", "not valid YAML"),
+        ("schema: 2", "\x00", "not valid YAML"),
     ])
     def test_says_what_is_wrong(self, bundle: Path, old: str, new: str, message: str) -> None:
         path = bundle / "recipe.yaml"
@@ -535,6 +540,27 @@ class TestDocument:
         assert str(caught.value).startswith(str(path))
         with pytest.raises(BundleError):
             verify_bundle(bundle)
+
+    def test_a_bundle_of_schema_1_is_read_and_verified(self, bundle: Path) -> None:
+        path, sums, now = bundle / "recipe.yaml", bundle / "SHA256SUMS", load_recipe(bundle)
+        text = path.read_text()
+        for new in ("  widths: {}\n", "  recovery: none\n", "prune_criterion: null\n"):
+            assert text.count(new) == 1
+            text = text.replace(new, "")
+        written = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.write_text(text.replace("schema: 2", "schema: 1", 1))
+        sums.write_text(sums.read_text().replace(written, hashlib.sha256(path.read_bytes()).hexdigest()))
+        assert load_recipe(bundle) == now
+        assert failed(bundle) == set()
+
+    def test_widths_and_recovery_survive(self, bundle: Path, cases: dict[str, Case], tmp_path: Path) -> None:
+        candidate = replace(cases["int8"].candidate, widths=(("stem.0", 8), ("blocks.1", 24)),
+                            recovery=Recovery.RECONSTRUCT)
+        facts = facts_of(cases["int8"], candidate=CandidateEntry.of(candidate), prune_criterion="taylor")
+        recipe = Recipe.of(facts, load_recipe(bundle).files)
+        (tmp_path / "recipe.yaml").write_text(recipe_text(recipe), "utf-8")
+        assert load_recipe(tmp_path) == recipe
+        assert load_recipe(tmp_path).to_candidate() == candidate
 
     def test_what_is_no_bundle_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="no such file; give the folder that holds a bundle's"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,8 +16,11 @@ from recipes.compress.find import find_groups
 from recipes.compress.fold import fold
 from recipes.compress.groups import Axis, ChannelGroup, Plan, legal_widths, prune_group
 from recipes.compress.narrow import narrow
+from recipes.compress.planning import PruneSettings, plan_pruning
+from recipes.compress.watch import affordable
 from recipes.demo import networks
 from recipes.models.network import Network, call, settle
+from recipes.models.source import parse_model
 from tests.recipes.odd_networks import LEFT_OUT, PRUNABLE, SIZE, NormFirst, Series, SplitPath, Twice
 
 Factory = Callable[[], nn.Module]
@@ -187,3 +192,22 @@ def test_a_plan_is_read_back_as_it_was() -> None:
     assert Plan.from_bytes(ordered.to_bytes()) == ordered
     with pytest.raises(ValueError, match="group stem.0: its channels are not ordered yet"):
         plan.groups[0].kept(8)
+
+
+def test_a_network_that_takes_no_batch_is_left_alone_with_the_reason(tmp_path: Path) -> None:
+    class Single(networks.Separable):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.reshape(1, 1, 28, 28))
+
+    (tmp_path / "net.py").touch()
+    plan = plan_pruning(parse_model("net.py:make", tmp_path), Network(Single().eval()),
+                        {"x": np.zeros((8, 1, 28, 28), np.float32)}, True, PruneSettings("obs", 0))
+    assert plan.groups == ()
+    assert "takes no batch: running a copy of it on 4 inputs at once failed" in plan.left_out[0].reason
+
+
+def test_of_a_large_network_fewer_examples_are_held() -> None:
+    network, few = network_of(networks.separable), sample(networks.separable)
+    assert affordable(network, few, True, 256) == 256
+    pixels = {"x": torch.zeros(1, 1, 512, 512)}
+    assert 16 <= affordable(network, pixels, True, 256) < 64

@@ -125,7 +125,11 @@ def _calibration(blob_folder: Path, split: str) -> Mapping[str, Array]:
 def _recover(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], level: Recovery) -> dict[str, bytes]:
     whole, arrays = _whole(blob_folder, inputs), _calibration(blob_folder, inputs.calibration)
     everything = tensors(arrays, 0, len(next(iter(arrays.values()))))
-    found = recover(whole.network, whole.plan, widths, everything, inputs.positional, level, inputs.seed)
+    try:
+        with foreign(f"the recovery of the narrowed network ({_at(widths)})", ModelError):
+            found = recover(whole.network, whole.plan, widths, everything, inputs.positional, level, inputs.seed)
+    except ModelError as error:
+        raise InfeasibleCandidate(str(error)) from error
     report = json.dumps(asdict(found.report), sort_keys=True).encode()
     return {"weights": weights_bytes(found.network.module), "report": report}
 
@@ -136,7 +140,7 @@ def _convert(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], 
     narrowed = recover(whole.network, whole.plan, widths, {}, inputs.positional, Recovery.NONE, inputs.seed).network
     load_weights(narrowed.module, BlobStore(blob_folder).path(weights).read_bytes(), inputs.model.text)
     few = {name: array[:CHECKED] for name, array in arrays.items()}
-    at = ", ".join(f"{name} at {width}" for name, width in widths.items())
+    at = _at(widths)
     try:
         with repeatable(), foreign(f"the conversion of the narrowed network ({at})", ModelError):
             expected = run(narrowed, few, inputs.positional, "the calibration inputs")
@@ -149,3 +153,7 @@ def _convert(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], 
                                   f"output {worst.output} by {worst.deviation:.2g} of its range; at most {SETTLED:g} "
                                   "is allowed")
     return {"model": model, "ports": json.dumps(ports.to_json(), sort_keys=True).encode()}
+
+
+def _at(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} at {width}" for name, width in widths.items())
