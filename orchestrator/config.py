@@ -40,7 +40,7 @@ class StudyConfig(BaseModel):
     time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
     compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
     sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "quantune", "hawq", "ohq", "ase", "fedspine",
-                     "mixdq"] = Field("tpe", description="What proposes candidates.")
+                     "mixdq"] = Field("adaptive", description="What proposes candidates.")
     prune: bool = Field(False, strict=True, description="Also prune channels of the network.")
     prune_criterion: Literal["obs", "magnitude", "bn_scale", "taylor", "activation"] = Field(
         "obs", description="In which order channels are pruned.")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.config import StudyConfig
 
 _GOAL, _WORK, _PLACES = "Goal", "How to search", "Places and output"
-_SAMPLERS = "\n".join(["What proposes candidates. [default: tpe]\n\n\b",  # \b: click leaves the lines as they are
+_SAMPLERS = "\n".join(["What proposes candidates. [default: adaptive]\n\n\b",  # \b: click leaves the lines as they are
                        *(f"{name:9} {sampler.line}" for name, sampler in SAMPLERS.items())])
 
 

@@ -82,7 +82,9 @@ class Quick:
 
 
 def command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "orchestrator.cli.app", "search", *options]
+    """Return a search with the sampler that needs the host least, unless another is named."""
+    sampler = () if "--sampler" in options else ("--sampler", "tpe")
+    return [sys.executable, "-m", "orchestrator.cli.app", "search", *sampler, *options]
 
 
 def environment(mark: str, folder: Path) -> Mapping[str, str]:

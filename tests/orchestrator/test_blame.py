@@ -114,7 +114,7 @@ def search(quick: Quick, store: Store, monkeypatch: pytest.MonkeyPatch, board: F
 
     config = StudyConfig.model_validate({
         "study": "frail", "device": "sim", "model": "separable.tflite", "data": "small.py:data", "budget": "0.9x",
-        "measurements": 9})
+        "sampler": "tpe", "measurements": 9})
     with monkeypatch.context() as patch:
         patch.setattr(wiring, "connector", connector)
         patch.setattr(bench, "RETURN_S", 1.0)

@@ -46,7 +46,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     with FileLock(place / "lock"):
         if not printed.exists():
             done = run("search", "--model", "demo:separable", "--device", "sim", "--budget", "0.7x", "--measurements",
-                       "10", "--study", STUDY, "--store", store, "--format", "json", cwd=place, timeout_s=300)
+                       "10", "--sampler", "tpe", "--study", STUDY, "--store", store, "--format", "json", cwd=place,
+                       timeout_s=300)
             assert done.returncode == 0, done.stderr
             assert "latencies are simulated (a roofline model), not measured" in done.stderr
             printed.write_text(done.stdout)

@@ -39,7 +39,7 @@ def refusal(file: Path | None, **overrides: Any) -> str:
 def test_defaults_need_no_file() -> None:
     config = load_config(None, {})
     assert (config.model, config.data, config.device) == ("demo:residual", "demo:fashion_mnist", "local")
-    assert (config.budget, config.max_drop, config.measurements, config.sampler) == (None, None, 48, "tpe")
+    assert (config.budget, config.max_drop, config.measurements, config.sampler) == (None, None, 48, "adaptive")
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:

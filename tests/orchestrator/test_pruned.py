@@ -72,7 +72,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     """Measure float32, int8 and three narrowed candidates; the narrowed int8 one is the fastest."""
     folder = tmp_path_factory.mktemp("pruned")
     config = StudyConfig(study="cut", model=MODEL, device=BOARD, prune=True, baselines="needed",  # type: ignore[call-arg]
-                         max_drop=8.0, measurements=8)
+                         sampler="tpe", max_drop=8.0, measurements=8)
     with Store.open(folder / "store") as store, \
             open_workbench(store, Inventory(), config, folder, Silent()) as bench:
         space = bench.layers.space
@@ -194,7 +194,8 @@ def test_optuna_sees_the_widths(searched: Searched) -> None:
 
 
 def test_a_study_with_narrowed_candidates_is_resumed_and_measures_none_twice(searched: Searched) -> None:
-    ran = json.loads(searched.cli("search", "--study", "cut", "--resume", "--measurements", "6", "--format", "json"))
+    ran = json.loads(searched.cli("search", "--sampler", "tpe", "--study", "cut", "--resume", "--measurements", "6",
+                                  "--format", "json"))
     assert ran["measurements"] == 6
     again = {entry["candidate_id"] for entry in ran["pareto"]}
     assert searched.narrowed.id in again

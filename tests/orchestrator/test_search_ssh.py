@@ -84,7 +84,7 @@ class Search:
         return cls(folder)
 
     def start(self, device: str = "x86-test") -> subprocess.Popen[str]:
-        words = ["search", "--device", device, "--model", "demo:separable", "--budget", "0.8x"]
+        words = ["search", "--device", device, "--model", "demo:separable", "--budget", "0.8x", "--sampler", "tpe"]
         words += ["--measurements", str(MEASUREMENTS), "--study", "s", "--format", "json"]
         environ = {key: value for key, value in os.environ.items() if not key.startswith("ORCHESTRATOR_")}
         environ |= {"PYTHONPATH": str(Path(__file__).parents[2]), "XDG_DATA_HOME": str(self.folder / "data")}

@@ -125,7 +125,7 @@ class Folder:
             time.sleep(2)
 
     def search(self, *words: str) -> Run:
-        return self.run("search", "--store", str(self.path / "store"), *words)
+        return self.run("search", "--sampler", "tpe", "--store", str(self.path / "store"), *words)
 
     def studies(self) -> list[str]:
         with Store.open(self.path / "store") as store:
