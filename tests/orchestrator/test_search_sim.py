@@ -14,8 +14,8 @@ from orchestrator.store.store import Store
 
 def search(folder: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "orchestrator.cli.app", "search", "--device", "sim", "--model", "demo:separable",
-               "--budget", "0.9x", "--sampler", "tpe", "--study", "more", "--store", str(folder / "store"), "--format", "json",
-               *arguments]
+               "--budget", "0.9x", "--sampler", "tpe", "--study", "more", "--store", str(folder / "store"),
+               "--format", "json", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
