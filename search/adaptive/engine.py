@@ -14,6 +14,7 @@ from itertools import islice, product
 
 import numpy as np
 
+from search.adaptive.correction import corrected
 from search.adaptive.graph import Floats, Graph, Ints, Tables, unique
 from search.adaptive.judge import LEAST_PROBABILITY, Aim, Judge, Outlook
 from search.adaptive.latency import LatencyModel, Profile, Reading
@@ -261,7 +262,15 @@ class Engine:
             stay[np.arange(self.graph.length), table.center] = 0.0
             scale = abs(table.base) / self.graph.length
             found.extend(table.table + trust * scale * stay for trust in TRUST)
+        if around:
+            found.append(self._corrected().table)
         return found
+
+    def _corrected(self) -> Sensitivity:
+        """Return the newest table, corrected by the accuracies that the host has computed."""
+        table = self.memory.tables[-1]
+        configs, accuracy = self.memory.known()
+        return Sensitivity(table.center, table.base, corrected(self.graph, table, configs, accuracy))
 
     def _cross(self, posterior: Posterior, rng: np.random.Generator, most: float) -> Ints:
         """Return children of the best known configurations that should meet the budget, the most promising ones."""
@@ -283,7 +292,7 @@ class Engine:
             within &= resource.tables.total(children) <= resource.limit
         within &= np.array([key_of(c) not in self.memory.accuracy for c in children], bool)
         children = children[within]
-        found: Ints = children[np.argsort(self.memory.tables[-1].predict(children), kind="stable")[:SCREENED]]
+        found: Ints = children[np.argsort(self._corrected().predict(children), kind="stable")[:SCREENED]]
         return found
 
     def _screen(self, pool: Ints, posterior: Posterior) -> Ints:
@@ -293,12 +302,13 @@ class Engine:
         if not len(configs):
             return configs
         chance = self.judge(posterior).probability(configs)
-        predicted = self.memory.tables[-1].predict(configs)
+        table, better = self.memory.tables[-1], self._corrected()
+        predicted = better.predict(configs)
         order = np.argsort(np.where(chance >= LEAST_PROBABILITY / 2, predicted, np.inf), kind="stable")
         prices = np.cumsum([1 + self.narrowing * fresh for fresh in self._fresh_levels(configs[order])])
         kept = order[:max(self.evaluations, int((prices <= self._credit()).sum()))]
         configs, chance = configs[kept], chance[kept]
-        divergence = self.divergence(configs)
+        divergence = self.divergence(configs) + better.predict(configs) - table.predict(configs)
         self.memory.note_passes(int(prices[len(kept) - 1]))
         if self.aim is Aim.FRONT:
             order = self._spread_out(posterior, configs, divergence)

@@ -175,6 +175,19 @@ class Graph:
         return table
 
     @cached_property
+    def attribute_numbers(self) -> Ints:
+        """Every attribute of every option, as numbers of (site, place, value): (sites, width, places)."""
+        places = max(len(option.attributes) for site in self.sites for option in site.options)
+        numbers: dict[tuple[int, int, str], int] = {}
+        table = np.zeros((self.length, self.width, places), np.int64)
+        for index, site in enumerate(self.sites):
+            for own, option in enumerate(site.options):
+                for place in range(places):
+                    value = option.attributes[place] if place < len(option.attributes) else ""
+                    table[index, own, place] = numbers.setdefault((index, place, value), len(numbers))
+        return table
+
+    @cached_property
     def leaders(self) -> Ints:
         """The first site of every site's group: (sites,)."""
         found = np.arange(self.length)
