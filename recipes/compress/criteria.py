@@ -17,7 +17,7 @@ from recipes.models.network import call, flatten
 if TYPE_CHECKING:
     import torch
 
-WIDE = 5000
+WIDE = 2600
 """Columns of a reader that structured OBS looks at; its work grows with their cube."""
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+ROUNDS = 64
+"""Of more channels than these, several go at once."""
 DAMPING = 0.01
 """Ridge, as a share of the mean variance of what a reader reads."""
 
@@ -31,20 +33,22 @@ def removal_order(consumers: Sequence[Consumer], channels: int) -> list[int]:
     The cost of a channel i is the squared error that remains at best in its readers' outputs, each as a share
     of that output's variance: sum of tr(W_i inv(Hinv_ii) W_i') / tr(W H W'). After each removal W and Hinv are
     those of the readers without it (Hassibi and Stork 1993, eq. 5; ZipLM, Kurtic et al. 2023, eq. 4 and 5).
+    Of many channels the cheapest few go at once, which is less exact and as many times faster.
     """
     import torch
 
     readers = [_Reader(consumer) for consumer in consumers]
     left = torch.ones(channels, dtype=torch.bool)
     order: list[int] = []
-    for _ in range(channels):
+    at_once = -(-channels // ROUNDS)
+    while len(order) < channels:
         cost = torch.zeros(channels, dtype=torch.float64)
         for reader in readers:
             cost += reader.costs()
         cost[~left] = torch.inf
-        gone = int(cost.argmin())
+        gone = cost.argsort(stable=True)[:min(at_once, channels - len(order))]
         left[gone] = False
-        order.append(gone)
+        order += gone.tolist()
         for reader in readers:
             reader.drop(gone)
     return order
@@ -73,11 +77,11 @@ class _Reader:
         cost: torch.Tensor = (weights * torch.linalg.solve(blocks, weights)).sum((1, 2)) / self._variance
         return cost
 
-    def drop(self, channel: int) -> None:
-        """Drop a channel and let the others make up for it."""
+    def drop(self, channels: torch.Tensor) -> None:
+        """Drop channels and let the others make up for them."""
         import torch
 
-        own = self._columns[channel]
+        own = self._columns[channels].flatten()
         across = torch.linalg.solve(self._inverse[own][:, own], self._inverse[own])
         self._weight -= self._weight[:, own] @ across
         self._inverse -= self._inverse[:, own] @ across

@@ -13,6 +13,8 @@ from recipes.models.network import Network, tensors
 from recipes.models.source import Reference
 from recipes.ports import Array
 
+REVISION = 1
+"""Counts the changes of what planning finds, so that a cache does not give what an older version did."""
 FEW = 4
 """Examples on which structure is looked at: what is executed, what is coupled."""
 FIXED: Mapping[str, str] = MappingProxyType({

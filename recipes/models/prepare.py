@@ -17,13 +17,15 @@ from recipes.compilers.tflite.calibrate import calibrate
 from recipes.compilers.tflite.convert import convert
 from recipes.compilers.tflite.given import check_inputs, read_float_model, value_count
 from recipes.compilers.tflite.outputs import with_own_outputs, with_signature
-from recipes.compress.planning import PruneInputs, PruneSettings, plan_pruning
+from recipes.compress.groups import Plan
+from recipes.compress.planning import REVISION, PruneInputs, PruneSettings, plan_pruning
 from recipes.compress.weights import weights_bytes
 from recipes.errors import DataError, ModelError
 from recipes.models.dataset import Dataset, apply_metrics, check_labels, load_data
 from recipes.models.network import Network, check_repeatable, load_network, parameter_count, run
 from recipes.models.source import Reference
 from recipes.ports import Array, Ports
+from recipes.steps import run_step
 
 TOOLS = ("torch", "litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert")
 
@@ -112,14 +114,17 @@ def prepare(model: Reference, data: Reference, blob_folder: Path, prune: PruneSe
 def _with_plan(prepared: Prepared, settings: PruneSettings, model: Reference, network: Network | None,
                dataset: Dataset, blobs: BlobStore) -> Prepared:
     """Add what can be pruned."""
-    plan = plan_pruning(model, network, dataset.splits["calibration"].inputs, dataset.positional, settings)
-    kept = blobs.put_bytes(plan.to_bytes()).sha256
-    versions = {**prepared.versions, "torch-pruning": version("torch-pruning")}
+    calibration, made = dataset.splits["calibration"].inputs, {
+        "model": prepared.float_model, "calibration": prepared.splits["calibration"], "kind": model.kind,
+        "criterion": settings.criterion, "seed": settings.seed, "revision": REVISION}
+    step = run_step(blobs, "plan", made, ("torch", "torch-pruning"), lambda: {
+        "plan": plan_pruning(model, network, calibration, dataset.positional, settings).to_bytes()})
+    kept = step.outputs["plan"]
     inputs = None
-    if network is not None and plan.groups:
-        inputs = PruneInputs(model, dataset.positional, blobs.put_bytes(weights_bytes(network.module)).sha256, kept,
-                             prepared.splits["calibration"], settings.seed)
-    return replace(prepared, pruning=inputs, plan=kept, versions=versions)
+    if network is not None and Plan.from_bytes(blobs.path(kept).read_bytes()).groups:
+        weights = blobs.put_bytes(weights_bytes(network.module)).sha256
+        inputs = PruneInputs(model, dataset.positional, weights, kept, prepared.splits["calibration"], settings.seed)
+    return replace(prepared, pruning=inputs, plan=kept, versions={**prepared.versions, **step.tools})
 
 
 def _import_network(reference: Reference, dataset: Dataset, blobs: BlobStore) -> _Imported:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -36,7 +36,9 @@ from orchestrator.study_report import print_study
 from orchestrator.study_run import StudyRun
 from orchestrator.study_view import view_of
 from orchestrator.workbench import Workbench, open_workbench
+from recipes.bundle.schema import CandidateEntry, RecipeFacts
 from recipes.bundle.verify import verify_bundle
+from recipes.compress.criteria import CRITERIA
 from search.candidate import Candidate, Recovery
 from search.recipes import Named
 from search.space import Scheme
@@ -213,6 +215,13 @@ def test_a_study_from_before_there_was_pruning_can_be_resumed_unpruned_only(tmp_
             wanted = StudyConfig.model_validate({**asked, "prune": prune})
             with pytest.raises((UsageError, InventoryError), match=refusal):  # unpruned, only the board is missing
                 StudyRun(store, Inventory(), wanted, tmp_path, Silent(), resume=True).run()
+
+
+def test_what_study_files_and_recipes_may_name_is_what_there_is() -> None:
+    assert get_args(StudyConfig.model_fields["prune_criterion"].annotation) == tuple(CRITERIA)
+    named, _ = get_args(RecipeFacts.model_fields["prune_criterion"].annotation)
+    assert get_args(named) == tuple(CRITERIA)
+    assert get_args(CandidateEntry.model_fields["recovery"].annotation) == tuple(level.value for level in Recovery)
 
 
 def test_a_dry_run_shows_the_groups_and_what_is_left_out(searched: Searched) -> None:
