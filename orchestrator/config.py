@@ -38,6 +38,9 @@ class StudyConfig(BaseModel):
     require: tuple[str, ...] = Field((), description="Constraints on metrics, e.g. 'recall_6 >= -0.01'.")
     measurements: int = Field(48, ge=1, strict=True, description="Distinct candidates to time, baselines included.")
     time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
+    stop_below: float = Field(0.05, ge=0, lt=1, strict=True,
+                              description="Stop when one more measurement improves the result with less than this "
+                                          "probability; 0: never.")
     compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
     sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "quantune", "hawq", "ohq", "ase", "fedspine",
                      "mixdq"] = Field("tpe", description="What proposes candidates.")
@@ -109,7 +112,8 @@ def parse_accuracy(text: str) -> int | None:
     raise UsageError(f"expected host, or board:N with the number of examples, e.g. board:500, got {text!r}")
 
 
-CHANGEABLE = ("budget", "size_budget", "max_drop", "require", "measurements", "time", "confidence", "device")
+CHANGEABLE = ("budget", "size_budget", "max_drop", "require", "measurements", "time", "stop_below",
+              "confidence", "device")
 """Keys that may differ when a study is resumed; another model, data or space is another study."""
 
 
@@ -126,6 +130,7 @@ EXPECTED = {
     "require": "a list of constraints, e.g. ['recall_6 >= -0.01']",
     "measurements": "a whole number that is 1 or more",
     "time": 'a time with its unit, e.g. "30m"',
+    "stop_below": "a probability from 0 (never stop early) to below 1, e.g. 0.05",
     "prune": "true or false",
     "seed": "a whole number that is 0 or more",
     "threads": "a whole number from 1 to 64",

@@ -34,6 +34,7 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         budget["latency_absent_because"] = "no --budget was given"
     if budget["size_bytes"] is None:
         budget["size_absent_because"] = "no --size-budget was given"
+    outlook = outcome.ending.document(goal)
     return {
         "schema": SCHEMA,
         "study": config.study,
@@ -55,6 +56,10 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         "infeasible": [{"trial": f.trial.number, "candidate_id": f.candidate.id, "name": f.name,
                         "reason": f.infeasible} for f in loop.found.values() if f.infeasible is not None],
         "measurements": loop.measured,
+        "stopped": {"why": outcome.ending.why.value, "message": outcome.ending.message},
+        "stop_below": config.stop_below,
+        "outlook": outlook,
+        **({} if outlook is not None else {"outlook_absent_because": outcome.ending.silence}),
         "wall_s": round(outcome.wall_s, 3),
         "simulated": any(f.measurement is not None and f.measurement.simulated for f in known),
         "interrupted": outcome.interrupted,

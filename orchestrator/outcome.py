@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.ending import Ending
 from orchestrator.finish import Verdict
 from orchestrator.loop import Found, Loop
 from orchestrator.store.records import StudyRecord, TrialRole
@@ -28,6 +29,7 @@ class Outcome:
     """Uniform recipe -> why it was not measured."""
     test: dict[str, dict[str, float]]
     """Candidate id -> metrics on the test split."""
+    ending: Ending
     wall_s: float
     interrupted: bool
 

@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.ending import say_outlook
 from orchestrator.pruned import called, say_pruned
 from orchestrator.tables import SIMULATED, Name, figures_table
 from orchestrator.units import counted, show_bytes, show_seconds
@@ -39,6 +40,8 @@ def print_report(document: Document, console: Console) -> None:
     for entry in document["baselines_absent"]:
         console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
     console.print(_verdict(document))
+    for line in _ending(document):
+        console.print(escape(line), highlight=False)
     if document["recipe"] is not None:
         console.print(f"Recipe: {escape(str(document['recipe']))}", soft_wrap=True)
 
@@ -74,6 +77,20 @@ def _pareto(document: Document, objective: str) -> Table:
                       + show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}")
     return table
+
+
+def _ending(document: Document) -> list[str]:
+    """Say why the search ended early, and what going on would bring; nothing of reports that do not say."""
+    if "stopped" not in document:
+        return []
+    message = str(document["stopped"]["message"])
+    lines = [] if document["stopped"]["why"] == "allowance" else [f"{message[0].upper()}{message[1:]}."]
+    if document["outlook"] is not None:
+        return [*lines, say_outlook(document["outlook"])]
+    silence = str(document["outlook_absent_because"])
+    if document["stopped"]["why"] == "unreachable":
+        return lines
+    return [*lines, f"What further measurements would bring is not known: {silence}."]
 
 
 def _interval(low: float, high: float) -> str:

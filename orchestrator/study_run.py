@@ -128,14 +128,14 @@ class StudyRun:
 
         tell(None)
         measure_seeds(bench, loop, tell)
-        search_proposals(bench, loop, goal, tell)
+        ending = search_proposals(bench, loop, goal, tell, self._stop.is_set)
         budget = parse_budget(self._config.budget) if self._config.budget else None
         verdict = confirm_finalists(bench, loop, goal, budget, self._stop.is_set)
         baselines = [f for f in loop.found.values() if f.role is TrialRole.BASELINE and f.evidence is not None]
         test = evaluate_on_test(bench, loop, [*([verdict.winner] if verdict.winner else []), *baselines])
         self._project(loop, goal)
-        return Outcome(bench, study, loop, goal, budget, verdict, absent, test, time.monotonic() - self._started,
-                       self._stop.is_set())
+        return Outcome(bench, study, loop, goal, budget, verdict, absent, test, ending,
+                       time.monotonic() - self._started, self._stop.is_set())
 
     def _refuse_existing(self) -> None:
         if self._config.study in [study.name for study in self._store.studies()]:

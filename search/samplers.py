@@ -27,10 +27,12 @@ class Sampler:
     """The module that it imports when it is used."""
     install: str | None = None
     """What pip is asked to install where that module is missing."""
+    foresees: bool = False
+    """Whether it says what further measurements would bring."""
 
 
 SAMPLERS: Mapping[str, Sampler] = {
-    "adaptive": Sampler("solve, measure, correct, solve again"),
+    "adaptive": Sampler("solve, measure, correct, solve again", foresees=True),
     "tpe": Sampler("Optuna's TPE, and steps from the best", reduced=True),
     "nsga2": Sampler("Optuna's NSGA-II: accuracy and latency", reduced=True),
     "gp": Sampler("Optuna's Gaussian process; needs torch", True, "torch", "hil-orchestrator[tflite]"),

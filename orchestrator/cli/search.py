@@ -53,6 +53,7 @@ class StudyOptions(TypedDict):
     data: str | None
     measurements: int | None
     time: str | None
+    stop_below: float | None
     sampler: str | None
     compiler: str | None
     threads: int | None
@@ -92,6 +93,9 @@ def search(
         parser=whole, metavar="<int>", help="Candidates to time, baselines included. [default: 48]",
         rich_help_panel=_WORK)] = None,
     time: Annotated[str | None, typer.Option(help="Stop after, e.g. 30m.", rich_help_panel=_WORK)] = None,
+    stop_below: Annotated[float | None, typer.Option(
+        parser=number, metavar="<float>", help="Stop when one more measurement improves the result with less than "
+        "this probability; 0: never. [default: 0.05]", rich_help_panel=_WORK)] = None,
     sampler: Annotated[str | None, typer.Option(
         help=_SAMPLERS, rich_help_panel=_WORK)] = None,
     compiler: Annotated[str | None, typer.Option(help="tflite. [default: tflite]", rich_help_panel=_WORK)] = None,
@@ -135,9 +139,9 @@ def search(
         asked = _given({
             "device": device, "budget": budget, "size_budget": size_budget, "max_drop": max_drop,
             "require": tuple(require or ()), "latency_stat": latency_stat, "confidence": confidence, "model": model,
-            "data": data, "measurements": measurements, "time": time, "sampler": sampler, "compiler": compiler,
-            "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines, "prune": prune,
-            "prune_criterion": prune_criterion, "seed": seed,
+            "data": data, "measurements": measurements, "time": time, "stop_below": stop_below, "sampler": sampler,
+            "compiler": compiler, "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines,
+            "prune": prune, "prune_criterion": prune_criterion, "seed": seed,
             "study": study or (None if config else f"{datetime.now().astimezone():%Y%m%d-%H%M%S}")})
         if resume:
             stored = _stored(study or load_config(config, asked).study, store)

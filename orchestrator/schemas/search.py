@@ -159,6 +159,30 @@ class Infeasible(TypedDict):
 
 
 @strict
+class Stopped(TypedDict):
+    """Why nothing more was proposed."""
+
+    why: Literal["allowance", "time", "interrupted", "outlook", "unreachable", "exhausted"]
+    """outlook: hardly anything was expected of one more measurement; unreachable: no configuration keeps within the
+    latency budget; exhausted: the sampler found nothing new."""
+    message: str
+
+
+@strict
+class OutlookDocument(TypedDict):
+    """What one more measurement is expected to bring, as of the last proposal."""
+
+    improvement: str
+    """What counts as an improvement."""
+    probability: float
+    """Of an improvement."""
+    gain_points: NotRequired[float]
+    """Expected gain in the objective; 1 point is 0.01."""
+    gain_s: NotRequired[float]
+    """Expected gain where the fastest is looked for."""
+
+
+@strict
 class SearchDocument(TypedDict):
     """What a search came to."""
 
@@ -187,6 +211,11 @@ class SearchDocument(TypedDict):
     infeasible: list[Infeasible]
     measurements: int
     """Distinct candidates that were timed."""
+    stopped: Stopped
+    stop_below: float
+    """The search ends while an improvement is less likely than this; 0: never."""
+    outlook: OutlookDocument | None
+    outlook_absent_because: NotRequired[str]
     wall_s: float
     simulated: bool
     """True: latencies come from a model of a board, not from a clock."""

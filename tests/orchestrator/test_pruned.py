@@ -19,6 +19,7 @@ from rich.console import Console
 from device_farm.inventory import Inventory
 from orchestrator.conclude import conclude
 from orchestrator.config import StudyConfig
+from orchestrator.ending import NOT_PROPOSED, Ending
 from orchestrator.finish import confirm_finalists, evaluate_on_test
 from orchestrator.loop import Found, Loop
 from orchestrator.outcome import Outcome
@@ -35,6 +36,7 @@ from orchestrator.study_view import view_of
 from orchestrator.workbench import Workbench, open_workbench
 from recipes.bundle.verify import verify_bundle
 from search.candidate import Candidate, Recovery
+from search.proposers.stopping import Why
 from search.recipes import Named
 from search.space import Scheme
 
@@ -88,7 +90,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
         assert [f.infeasible for f in found] == [None] * 3
         assert verdict.winner is not None
         test = evaluate_on_test(bench, loop, [verdict.winner])
-        outcome = Outcome(bench, study, loop, goal, None, verdict, {}, test, 1.0, False)
+        outcome = Outcome(bench, study, loop, goal, None, verdict, {}, test,
+                          Ending(Why.ALLOWANCE, "all of 20 measurements are made", None, NOT_PROPOSED), 1.0, False)
         document = conclude(store, outcome)
         OptunaJournal(store, study, "top1").catch_up()
         store.release(study.id, StudyStatus.INTERRUPTED)
