@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.units import Budget, show_seconds
 from search.adaptive.judge import Outlook
 from search.goal import TIE, Goal
+from search.proposers.front import FASTER
 from search.proposers.reach import Reach
 from search.proposers.stopping import UNREACHABLE, Why
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 SLACK = 1.02
 """A budget that is suggested is so much larger than the latency that was measured once."""
+LEAST = 0.01
+"""Smaller probabilities and gains (points) are not told apart."""
 SAYS_NOT = "the sampler {} does not say what further measurements would bring"
 NOTHING_MEETS = "nothing that was measured meets the goal, so that whatever does would be an improvement"
 OUT_OF_REACH = "the latency budget is out of reach"
@@ -39,7 +42,7 @@ class Ending:
         if self.outlook is None:
             return None
         found: OutlookDocument = {"improvement": improvement(goal), "probability": self.outlook.probability}
-        if goal.maximises_quality:
+        if goal.maximises_quality or goal.front is not None:
             found["gain_points"] = 100 * self.outlook.gain
         else:
             found["gain_s"] = self.outlook.gain
@@ -48,6 +51,8 @@ class Ending:
 
 def improvement(goal: Goal) -> str:
     """Say what counts as an improvement, behind 'a further measurement'."""
+    if goal.front is not None:
+        return f"extends the front by more than {100 * TIE:g} points or {100 * FASTER:g} % of the latency"
     if goal.maximises_quality:
         return f"improves {goal.objective} by more than {100 * TIE:g} points"
     return f"is more than {100 * TIE:g} % faster"
@@ -55,14 +60,15 @@ def improvement(goal: Goal) -> str:
 
 def say_outlook(document: OutlookDocument) -> str:
     """Write an outlook as a sentence."""
-    gain = f"{document['gain_points']:.2g} points" if "gain_points" in document else show_seconds(document["gain_s"])
-    return (f"A further measurement {document['improvement']} with probability {document['probability']:.2f}; the "
-            f"expected gain is {gain}.")
+    gain = _points(document["gain_points"]) if "gain_points" in document else show_seconds(document["gain_s"])
+    return (f"A further measurement {document['improvement']} with probability "
+            f"{_probability(document['probability'])}; the expected gain is {gain}.")
 
 
 def little_expected(spent: str, goal: Goal, outlook: Outlook) -> str:
     """Say that the search stops, because hardly anything is expected of going on."""
-    return f"stopped after {spent}: a further one {improvement(goal)} with probability {outlook.probability:.2f}"
+    return (f"stopped after {spent}: a further one {improvement(goal)} with probability "
+            f"{_probability(outlook.probability)}")
 
 
 def out_of_reach(spent: str, goal: Goal, found: Reach, nearest_s: float, suggestion: str, prune: bool) -> str:
@@ -96,6 +102,14 @@ def larger_budget(budget: Budget, nearest_s: float, baseline_s: float | None) ->
         return f"{_up(SLACK * value):g}{unit}"
     name = f":{budget.baseline}" if budget.baseline else ""
     return f"{_up(SLACK * nearest_s / baseline_s):g}x{name}"
+
+
+def _probability(value: float) -> str:
+    return f"{value:.2f}" if value >= LEAST else f"below {LEAST:g}"
+
+
+def _points(value: float) -> str:
+    return f"{value:.2g} points" if value >= LEAST else f"below {LEAST:g} points"
 
 
 def _up(value: float) -> float:

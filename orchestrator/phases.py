@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from orchestrator.config import StudyConfig
 from orchestrator.costmodel import prior_for
 from orchestrator.ending import (
     NOT_PROPOSED,
@@ -16,17 +15,17 @@ from orchestrator.ending import (
     little_expected,
     out_of_reach,
 )
-from orchestrator.errors import NothingRan, UsageError
+from orchestrator.errors import NothingRan
 from orchestrator.finish import rebuild
 from orchestrator.host_oracle import PoolOracle
 from orchestrator.loop import Found, Loop
 from orchestrator.store.records import TrialRole
-from orchestrator.units import Budget, counted, parse_budget, parse_size_budget
+from orchestrator.units import counted, parse_budget
 from orchestrator.workbench import Workbench
 from profilers.cost_model_rows import Conditions
 from profilers.sites import sites_of
 from search.baselines.wiring import make_searcher
-from search.goal import Evidence, Goal, Requirement, resolve_minimum
+from search.goal import Evidence, Goal
 from search.proposers.base import Proposer
 from search.proposers.graph import GraphProposer
 from search.proposers.reduced import reduced_choices
@@ -35,7 +34,6 @@ from search.recipes import UNIFORM, Named, seeds, uniform, weightless_seed
 from search.samplers import sampler_named
 from search.space import LayerConfig
 
-POINT = 0.01
 IGNORING_PRIOR = ("tpe", "nsga2", "gp", "random", "quantune")
 """Samplers that do not ask what an analytic or learned model believes."""
 Tell = Callable[[Found], None]
@@ -89,26 +87,6 @@ def baseline_evidence(loop: Loop) -> dict[str, Evidence]:
     """Return what was measured of the uniform recipes, by name."""
     return {f.name: f.evidence for f in loop.found.values()
             if f.role is TrialRole.BASELINE and f.name is not None and f.evidence is not None}
-
-
-def resolve_goal(config: StudyConfig, objective: str, baselines: dict[str, Evidence]) -> Goal:
-    """Resolve relative budgets and drops with the measured baselines. Raises UsageError."""
-
-    def limit(budget: Budget | None, pick: str) -> float | None:
-        if budget is None or budget.needs is None:
-            return budget.absolute if budget else None
-        if budget.needs not in baselines:
-            raise UsageError(f"budget {budget.text}: the baseline {budget.needs} could not be measured here")
-        return budget.resolve(float(getattr(baselines[budget.needs], pick)))
-
-    drop = None if config.max_drop is None else config.max_drop * POINT
-    try:
-        minimum = resolve_minimum(objective, drop, [Requirement.parse(t) for t in config.require],
-                                  baselines["float32"].metrics)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return Goal(objective, limit(parse_budget(config.budget) if config.budget else None, "latency_s"),
-                limit(parse_size_budget(config.size_budget) if config.size_budget else None, "size_bytes"), minimum)
 
 
 def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:

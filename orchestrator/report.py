@@ -27,7 +27,9 @@ def print_report(document: Document, console: Console) -> None:
     widened = max((len(e["widened"]) for e in document["baselines"]), default=0)
     if widened:
         console.print(f"* up to {counted(widened, 'layer')} took the next wider legal format", highlight=False)
-    front = [e for e in document["pareto"] if e["candidate_id"] != (document["winner"] or {}).get("candidate_id")]
+    wanted = document.get("hypervolume") is not None
+    front = document["pareto"] if wanted else [
+        e for e in document["pareto"] if e["candidate_id"] != (document["winner"] or {}).get("candidate_id")]
     if front:
         console.print(_pareto(document, objective))
     shown = [*(entry for _, entry in rows), *(document["pareto"] if front else [])]
@@ -40,6 +42,8 @@ def print_report(document: Document, console: Console) -> None:
     for entry in document["baselines_absent"]:
         console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
     console.print(_verdict(document))
+    if wanted:
+        console.print(escape(_front(document)), highlight=False)
     for line in _ending(document):
         console.print(escape(line), highlight=False)
     if document["recipe"] is not None:
@@ -77,6 +81,16 @@ def _pareto(document: Document, objective: str) -> Table:
                       + show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}")
     return table
+
+
+def _front(document: Document) -> str:
+    """Say what a front is worth, and how another of its points is taken."""
+    worth = document["hypervolume"]
+    corner = worth["reference"]
+    return (f"The winner is the fastest of the front with {document['objective']} >= {document['shipped_least']:.4f}, "
+            "else its most accurate; 'orchestrator studies pick' takes another. Hypervolume "
+            f"{worth['value']:.4f}, from {show_seconds(corner['latency_s'])} and {corner['accuracy']:.4f}, "
+            f"{corner['of']}.")
 
 
 def _ending(document: Document) -> list[str]:

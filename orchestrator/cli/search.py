@@ -46,6 +46,7 @@ class StudyOptions(TypedDict):
     budget: str | None
     size_budget: str | None
     max_drop: float | None
+    objective: str | None
     require: tuple[str, ...]
     latency_stat: str | None
     confidence: float | None
@@ -74,6 +75,9 @@ def search(
         help="Artifact size: 80KB, 0.8x:int8.", rich_help_panel=_GOAL)] = None,
     max_drop: Annotated[float | None, typer.Option(
         parser=number, metavar="<float>", help="Points of the objective that may be lost (1 point = 0.01).",
+        rich_help_panel=_GOAL)] = None,
+    objective: Annotated[str | None, typer.Option(
+        help="accuracy,latency: the Pareto front of several objectives (accuracy or a metric's name, latency, size).",
         rich_help_panel=_GOAL)] = None,
     require: Annotated[list[str] | None, typer.Option(
         help="'METRIC >= NUMBER' relative to float32, or 'METRIC >= NUMBER abs'; may be repeated.",
@@ -138,10 +142,11 @@ def search(
             raise UsageError("--resume: which study? give --study NAME")
         asked = _given({
             "device": device, "budget": budget, "size_budget": size_budget, "max_drop": max_drop,
-            "require": tuple(require or ()), "latency_stat": latency_stat, "confidence": confidence, "model": model,
-            "data": data, "measurements": measurements, "time": time, "stop_below": stop_below, "sampler": sampler,
-            "compiler": compiler, "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines,
-            "prune": prune, "prune_criterion": prune_criterion, "seed": seed,
+            "objective": objective, "require": tuple(require or ()), "latency_stat": latency_stat,
+            "confidence": confidence, "model": model, "data": data, "measurements": measurements,
+            "time": time, "stop_below": stop_below, "sampler": sampler, "compiler": compiler, "threads": threads,
+            "io": io, "accuracy": accuracy, "baselines": baselines, "prune": prune,
+            "prune_criterion": prune_criterion, "seed": seed,
             "study": study or (None if config else f"{datetime.now().astimezone():%Y%m%d-%H%M%S}")})
         if resume:
             stored = _stored(study or load_config(config, asked).study, store)

@@ -146,4 +146,6 @@ class GraphProposer:
 
 def aim_of(goal: Goal) -> Aim:
     """Return what a searcher looks for."""
+    if goal.front is not None:
+        return Aim.FRONT
     return Aim.ACCURATE if goal.maximises_quality else Aim.FASTEST

@@ -21,9 +21,10 @@ from orchestrator.conclude import conclude
 from orchestrator.config import StudyConfig
 from orchestrator.ending import NOT_PROPOSED, Ending
 from orchestrator.finish import confirm_finalists, evaluate_on_test
+from orchestrator.goals import resolve_goal
 from orchestrator.loop import Found, Loop
 from orchestrator.outcome import Outcome
-from orchestrator.phases import baseline_evidence, measure_baselines, resolve_goal
+from orchestrator.phases import baseline_evidence, measure_baselines
 from orchestrator.plots import layer_bits, write_plots
 from orchestrator.progress import Silent
 from orchestrator.report import print_report

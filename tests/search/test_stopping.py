@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 
 from search.adaptive.judge import Outlook
 from search.candidate import Candidate
-from search.goal import Evidence, Goal
+from search.goal import Evidence, Front, Goal
+from search.hypervolume import Corner, hypervolume
 from search.proposers.reach import Reach
 from search.proposers.stopping import LOST, PATIENCE, Stopping, Why
-from search.space import FLOAT32
+from search.space import FLOAT32, SearchSpace
 from tests.search.adaptive_spaces import proposer
-from tests.search.spaces import DYNAMIC, INT8, AdditiveBoard, wide_space
+from tests.search.spaces import DYNAMIC, INT4, INT8, AdditiveBoard, wide_space
 
 LOW, HIGH = Outlook(1e-5, 0.01), Outlook(1e-3, 0.3)
 NEAR, FAR = Reach(0.001, 0.2), Reach(0.002, 0.001)
@@ -90,7 +92,8 @@ def told(goal: Goal, sampler: str, count: int) -> tuple[list[Outlook | None], li
     return outlooks, reaches
 
 
-@pytest.mark.parametrize("goal", [Goal("top1", latency_budget_s=0.0009), Goal("top1", minimum={"top1": 0.88})])
+@pytest.mark.parametrize("goal", [Goal("top1", latency_budget_s=0.0009), Goal("top1", minimum={"top1": 0.88}),
+                                  Goal("top1", front=Front(0.89))])
 def test_the_adaptive_sampler_expects_less_and_less(goal: Goal) -> None:
     said = [outlook for outlook in told(goal, "adaptive", 30)[0] if outlook is not None]
     assert max(outlook.probability for outlook in said[:6]) > 0.2
@@ -117,3 +120,33 @@ def test_what_can_be_reached_is_known_soon_whatever_the_sampler(sampler: str) ->
 
 def test_without_a_budget_there_is_nothing_to_reach() -> None:
     assert told(Goal("top1", minimum={"top1": 0.88}), "random", 2)[1] == [None, None]
+
+
+def candidates_of(space: SearchSpace) -> list[Candidate]:
+    """Return every candidate of a space."""
+    names = [layer.name for layer in space.layers]
+    return [Candidate.of(space, dict(zip(names, configs, strict=True)))
+            for configs in product(*(layer.choices for layer in space.layers))]
+
+
+@pytest.mark.parametrize("sampler", ["adaptive", "nsga2"])
+def test_a_front_spreads_and_keeps_below_its_budget(sampler: str) -> None:
+    space, goal = wide_space(6), Goal("top1", latency_budget_s=0.0011, front=Front(0.85))
+    board, asked = AdditiveBoard(space), proposer(space, goal, sampler)
+    found: list[tuple[str, Evidence]] = []
+    for config in (FLOAT32, INT8, INT4):
+        whole = Candidate.of(space, {layer.name: config for layer in space.layers})
+        found.append((whole.id, board.evidence(whole)))
+        asked.tell(whole, found[-1][1])
+    for _ in range(30):
+        candidate = asked.propose()
+        assert candidate is not None
+        found.append((candidate.id, board.evidence(candidate)))
+        asked.tell(candidate, found[-1][1])
+    front = [dict(found)[name] for name in goal.pareto(found)]
+    corner = Corner(0.0012, 0.7)
+    best = hypervolume([board.evidence(c) for c in candidates_of(space)], corner, "top1")
+    assert all(goal.feasible(evidence) for evidence in front)
+    assert len(front) >= 5
+    assert front[-1].latency_s > 1.5 * front[0].latency_s
+    assert hypervolume(front, corner, "top1") > 0.9 * best
