@@ -182,6 +182,13 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
     return found
 
 
+def constraints_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Check constraints of the command line; return those that were given. Raises UsageError."""
+    given = {key: value for key, value in asked.items() if value is not None and value != ()}
+    load_config(None, given)
+    return given
+
+
 def differing(file: Path | None, stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Say which keys of a study file a resumed study does not take: it keeps what it was started with."""
     if file is None:
