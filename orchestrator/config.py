@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from device_farm.inventory_file import yaml_problem
 from orchestrator.errors import UsageError
+from orchestrator.objectives import check_objectives, parse_objectives
 from orchestrator.units import parse_budget, parse_seconds, parse_size_budget
 from search.goal import Requirement
 from search.recipes import UNIFORM
@@ -35,9 +36,14 @@ class StudyConfig(BaseModel):
     size_budget: str | None = Field(None, description="Artifact size: 80KB or 0.8x:int8.")
     max_drop: float | None = Field(None, ge=0, strict=True, allow_inf_nan=False,
                                    description="Points of the objective that may be lost; 1 point is 0.01.")
+    objective: str | None = Field(None, description="Several objectives for the Pareto front, e.g. accuracy,latency; "
+                                                    "without it budgets and drops say what is looked for.")
     require: tuple[str, ...] = Field((), description="Constraints on metrics, e.g. 'recall_6 >= -0.01'.")
     measurements: int = Field(48, ge=1, strict=True, description="Distinct candidates to time, baselines included.")
     time: str | None = Field(None, description="Stop proposing after this time, e.g. 30m.")
+    stop_below: float = Field(0.05, ge=0, lt=1, strict=True,
+                              description="Stop when one more measurement improves the result with less than this "
+                                          "probability; 0: never.")
     compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
     sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "quantune", "hawq", "ohq", "ase", "fedspine",
                      "mixdq"] = Field("adaptive", description="What proposes candidates.")
@@ -65,6 +71,13 @@ class StudyConfig(BaseModel):
     def _size(cls, value: str | None) -> str | None:
         if value is not None:
             parse_size_budget(value)
+        return value
+
+    @field_validator("objective")
+    @classmethod
+    def _objective(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_objectives(value)
         return value
 
     @field_validator("time")
@@ -109,7 +122,8 @@ def parse_accuracy(text: str) -> int | None:
     raise UsageError(f"expected host, or board:N with the number of examples, e.g. board:500, got {text!r}")
 
 
-CHANGEABLE = ("budget", "size_budget", "max_drop", "require", "measurements", "time", "confidence", "device")
+CHANGEABLE = ("budget", "size_budget", "max_drop", "require", "measurements", "time", "stop_below",
+              "confidence", "device")
 """Keys that may differ when a study is resumed; another model, data or space is another study."""
 
 
@@ -123,9 +137,11 @@ EXPECTED = {
     "budget": 'a latency with its unit, e.g. "10ms" or "0.5x"',
     "size_budget": 'a size with its unit, e.g. "80KB" or "0.8x:int8"',
     "max_drop": "a number of points that is 0 or more (1 point is 0.01)",
+    "objective": "objectives with commas between them, e.g. accuracy,latency",
     "require": "a list of constraints, e.g. ['recall_6 >= -0.01']",
     "measurements": "a whole number that is 1 or more",
     "time": 'a time with its unit, e.g. "30m"',
+    "stop_below": "a probability from 0 (never stop early) to below 1, e.g. 0.05",
     "prune": "true or false",
     "seed": "a whole number that is 0 or more",
     "threads": "a whole number from 1 to 64",
@@ -152,9 +168,23 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
         raise UsageError(f"{where} {values['model']}: its data are missing; give --data FILE.py:FACTORY, or the key "
                          "data in study.yaml ('orchestrator init' writes a template)")
     try:
-        return StudyConfig.model_validate(values)
+        found = StudyConfig.model_validate(values)
     except ValidationError as error:
         raise UsageError("\n".join(dict.fromkeys(_problem(e, file, given) for e in error.errors()))) from error
+    if found.objective is None:
+        return found
+    try:
+        check_objectives(found.objective, found.sampler, found.budget is not None or found.size_budget is not None)
+    except UsageError as error:
+        raise UsageError(f"{_place('objective', file, given)} {found.objective}: {error}") from error
+    return found
+
+
+def constraints_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Check constraints of the command line; return those that were given. Raises UsageError."""
+    given = {key: value for key, value in asked.items() if value is not None and value != ()}
+    load_config(None, given)
+    return given
 
 
 def differing(file: Path | None, stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -208,7 +238,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _problem(error: Any, file: Path | None, given: Mapping[str, Any]) -> str:
     key = str(error["loc"][0]) if error["loc"] else "?"
-    where = f"--{key.replace('_', '-')}" if key in given else f"{file}: {key}"
+    where = _place(key, file, given)
     if error["type"] == "extra_forbidden":
         known = [field.alias or name for name, field in StudyConfig.model_fields.items()]
         near = get_close_matches(key, known, n=1)
@@ -216,6 +246,11 @@ def _problem(error: Any, file: Path | None, given: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return f"{where}: {error['ctx']['error']}"
     return f"{where}: expected {expected(key)}, got {error['input']!r}"
+
+
+def _place(key: str, file: Path | None, given: Mapping[str, Any]) -> str:
+    """Say where a key stands."""
+    return f"--{key.replace('_', '-')}" if key in given else f"{file}: {key}"
 
 
 def expected(key: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from device_farm.errors import FarmError
 from orchestrator.bench import Bench
 from orchestrator.loop import Found
-from orchestrator.store.records import Purpose
+from orchestrator.store.records import Purpose, TrialHistory
 from orchestrator.store.store import Store
 from profilers.statistics import probability_ratio_within, probability_within
 from search.errors import InfeasibleCandidate
@@ -51,7 +51,7 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], anchors: M
     settings = replace(bench.settings, max_sampling_s=min(SAMPLING_S, bench.settings.max_sampling_s))
     for identity, member in members.items():
         if identity not in sessions:
-            sessions[identity] = _stored(store, bench.name, member)
+            sessions[identity] = rounds_of(store.history(member.trial.id), bench.name)
     last = max(len(rounds) for rounds in sessions.values())
     complete = sum(all(len(sessions[i]) > r and sessions[i][r] for i in members) for r in range(last))
     while complete < LOOKS[-1] and not (complete in LOOKS and clear(sessions)):
@@ -73,9 +73,9 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], anchors: M
             return
 
 
-def _stored(store: Store, board: str, member: Found) -> list[tuple[int, ...]]:
-    """Return the rounds that earlier controllers measured on this board."""
-    found = {r.session: r.measurement.wall_ns for r in store.history(member.trial.id).measurements
+def rounds_of(history: TrialHistory, board: str) -> list[tuple[int, ...]]:
+    """Return the wall times (ns) of every round that was measured on a board, () where it was not."""
+    found = {r.session: r.measurement.wall_ns for r in history.measurements
              if r.purpose is Purpose.CONFIRM and r.measurement.board == board}
     return [found.get(round_, ()) for round_ in range(1, max(found, default=0) + 1)]
 

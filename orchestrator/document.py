@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.loop import Found
 from orchestrator.outcome import Outcome
 from orchestrator.pruned import pruned_groups
-from orchestrator.schemas.search import NO_ENERGY, NOT_EVALUATED
+from orchestrator.schemas.search import CORNER, NO_ENERGY, NOT_EVALUATED
 from orchestrator.store.records import TrialRole
 
 SCHEMA = 1
@@ -34,11 +34,13 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         budget["latency_absent_because"] = "no --budget was given"
     if budget["size_bytes"] is None:
         budget["size_absent_because"] = "no --size-budget was given"
+    outlook = outcome.ending.document(goal)
     return {
         "schema": SCHEMA,
         "study": config.study,
         "model": config.model,
         "objective": goal.objective,
+        "objectives": outcome.objectives(),
         "goal_met": verdict.goal_met,
         "confidence": config.confidence,
         "budget": budget,
@@ -52,15 +54,29 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         "seeds": [_entry(outcome, f) for f in known if f.role is TrialRole.SEED],
         "winner": _winner(outcome),
         "pareto": [_entry(outcome, f) for f in outcome.front()],
+        **_hypervolume(outcome),
         "infeasible": [{"trial": f.trial.number, "candidate_id": f.candidate.id, "name": f.name,
                         "reason": f.infeasible} for f in loop.found.values() if f.infeasible is not None],
         "measurements": loop.measured,
+        "stopped": {"why": outcome.ending.why.value, "message": outcome.ending.message},
+        "stop_below": config.stop_below,
+        "outlook": outlook,
+        **({} if outlook is not None else {"outlook_absent_because": outcome.ending.silence}),
         "wall_s": round(outcome.wall_s, 3),
         "simulated": any(f.measurement is not None and f.measurement.simulated for f in known),
         "interrupted": outcome.interrupted,
         "recipe": str(recipe) if recipe is not None else None,
         **({} if recipe is not None else {"recipe_absent_because": "no candidate could be exported"}),
     }
+
+
+def _hypervolume(outcome: Outcome) -> Document:
+    if outcome.goal.front is None:
+        return {"hypervolume": None, "hypervolume_absent_because": "one best candidate was looked for, no front"}
+    corner = outcome.corner()
+    return {"hypervolume": {"value": outcome.hypervolume(), "reference": {
+        "latency_s": corner.latency_s, "accuracy": corner.accuracy, "of": CORNER}},
+        "shipped_least": outcome.goal.front.least}
 
 
 def _winner(outcome: Outcome) -> Document | None:

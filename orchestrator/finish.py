@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from orchestrator.confirm import Sessions, confirm, is_clear, probability_met
@@ -18,6 +18,8 @@ from search.errors import InfeasibleCandidate
 from search.goal import Goal
 
 FINALISTS = 3
+SHIPPABLE = 2
+"""Of a front, beside its ends: every one more costs as much time as the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         probability = chance(found, candidate)
         return probability is None or is_clear(probability, bench.config.confidence)
 
+    if goal.front is not None:
+        return _front(bench, loop, goal, anchors, sessions, chance, stop)
     if not goal.maximises_quality:
         return _fastest(bench, loop, goal, anchors, sessions, stop)
     nearest: Verdict | None = None
@@ -107,6 +111,32 @@ def _fastest(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found]
     statistic = bench.config.latency_stat
     winner = min(timed, key=lambda name: summarise(sessions[name], statistic).value(statistic))
     return Verdict(loop.found[winner], bool(feasible), None, sessions)
+
+
+def _front(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found], sessions: Sessions,
+           chance: Callable[[Sessions, str], float | None], stop: Callable[[], bool]) -> Verdict:
+    """Confirm the ends of the front and what may be shipped of it, side by side; ship the best that is sure enough."""
+    names = ranked(goal, loop, SHIPPABLE)
+    ends = goal.pareto((i, f.evidence) for i, f in loop.found.items() if f.evidence is not None)
+    members = {name: loop.found[name] for name in (*names, ends[0], ends[-1])}
+    for entry in (*members.values(), *anchors.values()):
+        rebuild(loop, entry)
+
+    def settled(found: Sessions) -> bool:
+        probability = chance(found, names[0])
+        return probability is None or is_clear(probability, bench.config.confidence)
+
+    confirm(bench.store, bench.bench, members, anchors, sessions, settled, stop)
+    timed = {name: replace(entry.evidence, latency_s=summarise(
+        sessions[name], bench.config.latency_stat).value(bench.config.latency_stat))
+        for name, entry in members.items() if sessions.get(name) and entry.evidence is not None}
+    if not timed:
+        return Verdict(None, False, None, sessions)
+    chances = {name: chance(sessions, name) for name in timed}
+    sure = {name: e for name, e in timed.items() if goal.feasible(e)
+            and ((p := chances[name]) is None or p >= bench.config.confidence)}
+    winner = goal.best((sure or timed).items())
+    return Verdict(None if winner is None else loop.found[winner], bool(sure), chances.get(winner or ""), sessions)
 
 
 def rebuild(loop: Loop, entry: Found) -> None:

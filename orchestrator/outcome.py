@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.ending import Ending
 from orchestrator.finish import Verdict
 from orchestrator.loop import Found, Loop
+from orchestrator.objectives import LATENCY, SIZE
 from orchestrator.store.records import StudyRecord, TrialRole
 from orchestrator.units import Budget
 from orchestrator.workbench import Workbench
 from profilers.statistics import LatencySummary, summarise
-from search.goal import Goal, pareto_front
+from search.goal import Goal
+from search.hypervolume import Corner, corner_of, hypervolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Outcome:
     """Uniform recipe -> why it was not measured."""
     test: dict[str, dict[str, float]]
     """Candidate id -> metrics on the test split."""
+    ending: Ending
     wall_s: float
     interrupted: bool
 
@@ -48,9 +52,32 @@ class Outcome:
                     if f.role is TrialRole.BASELINE and f.name == self.budget.needs)
         return self.budget.resolve(self.latency_of(base).value(self.bench.config.latency_stat))
 
+    def objectives(self) -> list[str]:
+        """Return what is looked for: metrics, latency, size."""
+        front = self.goal.front
+        if front is not None:
+            return [self.goal.objective, LATENCY, *([SIZE] if front.size else [])]
+        return [self.goal.objective if self.goal.maximises_quality else LATENCY]
+
+    def corner(self) -> Corner:
+        """Return the reference point of hypervolumes: the slowest and the least accurate of the recipes.
+
+        These are the uniform ones and the seeds, as the search measured them: the same for every sampler.
+        """
+        recipes = [f.evidence for f in self.loop.found.values()
+                   if f.role is not TrialRole.SEARCH and f.evidence is not None]
+        return corner_of(recipes, self.goal.objective)
+
+    def hypervolume(self) -> float:
+        """Return the area that the front dominates of the corner."""
+        statistic = self.bench.config.latency_stat
+        front = [replace(f.evidence, latency_s=self.latency_of(f).value(statistic))
+                 for f in self.front() if f.evidence is not None]
+        return hypervolume(front, self.corner(), self.goal.objective)
+
     def front(self) -> list[Found]:
-        """Return the candidates that no other beats in latency and objective, fastest first."""
+        """Return the candidates that no other beats, fastest first."""
         statistic = self.bench.config.latency_stat
         known = {i: replace(f.evidence, latency_s=self.latency_of(f).value(statistic))
                  for i, f in self.loop.found.items() if f.evidence is not None}
-        return [self.loop.found[i] for i in pareto_front(known.items(), self.goal.objective)]
+        return [self.loop.found[i] for i in self.goal.pareto(known.items())]

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from orchestrator.config import StudyConfig
 from orchestrator.costmodel import prior_for
-from orchestrator.errors import NothingRan, UsageError
+from orchestrator.ending import (
+    NOT_PROPOSED,
+    NOTHING_MEETS,
+    OUT_OF_REACH,
+    SAYS_NOT,
+    Ending,
+    larger_budget,
+    little_expected,
+    out_of_reach,
+)
+from orchestrator.errors import NothingRan
 from orchestrator.finish import rebuild
 from orchestrator.host_oracle import PoolOracle
 from orchestrator.loop import Found, Loop
 from orchestrator.store.records import TrialRole
-from orchestrator.units import Budget, parse_budget, parse_size_budget
+from orchestrator.units import counted, parse_budget
 from orchestrator.workbench import Workbench
 from profilers.cost_model_rows import Conditions
 from profilers.sites import sites_of
 from search.baselines.wiring import make_searcher
-from search.goal import Evidence, Goal, Requirement, resolve_minimum
+from search.goal import Evidence, Goal
 from search.proposers.base import Proposer
 from search.proposers.graph import GraphProposer
 from search.proposers.reduced import reduced_choices
+from search.proposers.stopping import Stopping, Why
 from search.recipes import UNIFORM, Named, seeds, uniform, weightless_seed
 from search.samplers import sampler_named
 from search.space import LayerConfig
 
-POINT = 0.01
 IGNORING_PRIOR = ("tpe", "nsga2", "gp", "random", "quantune")
 """Samplers that do not ask what an analytic or learned model believes."""
 Tell = Callable[[Found], None]
@@ -80,26 +89,6 @@ def baseline_evidence(loop: Loop) -> dict[str, Evidence]:
             if f.role is TrialRole.BASELINE and f.name is not None and f.evidence is not None}
 
 
-def resolve_goal(config: StudyConfig, objective: str, baselines: dict[str, Evidence]) -> Goal:
-    """Resolve relative budgets and drops with the measured baselines. Raises UsageError."""
-
-    def limit(budget: Budget | None, pick: str) -> float | None:
-        if budget is None or budget.needs is None:
-            return budget.absolute if budget else None
-        if budget.needs not in baselines:
-            raise UsageError(f"budget {budget.text}: the baseline {budget.needs} could not be measured here")
-        return budget.resolve(float(getattr(baselines[budget.needs], pick)))
-
-    drop = None if config.max_drop is None else config.max_drop * POINT
-    try:
-        minimum = resolve_minimum(objective, drop, [Requirement.parse(t) for t in config.require],
-                                  baselines["float32"].metrics)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return Goal(objective, limit(parse_budget(config.budget) if config.budget else None, "latency_s"),
-                limit(parse_size_budget(config.size_budget) if config.size_budget else None, "size_bytes"), minimum)
-
-
 def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
     """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave.
 
@@ -116,32 +105,85 @@ def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
     loop.run(iter([(n, TrialRole.SEED) for n in left]), bench.config.measurements, tell)
 
 
-def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell) -> None:
-    """Measure what the proposer proposes until the allowance is spent or nothing new is left."""
-    if loop.stop():
-        return
-    bench.progress.phase(f"searching ({bench.config.sampler})")
+def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell, interrupted: Callable[[], bool]) -> Ending:
+    """Measure what the proposer proposes until hardly anything is expected of more, or no more is allowed.
+
+    Args:
+        bench: the open workbench.
+        loop: what was measured.
+        goal: what is looked for.
+        tell: is told of every finished candidate.
+        interrupted: the user says enough.
+    """
+    config, allowance = bench.config, bench.config.measurements
+    stopped = Why.INTERRUPTED if interrupted() else Why.TIME
+    if loop.stop() or (loop.measured >= allowance and not loop.orphans):
+        return _ending(bench, loop, goal, stopped if loop.stop() else Why.ALLOWANCE, None)
+    bench.progress.phase(f"searching ({config.sampler})")
     proposer = make_proposer(bench, loop, goal)
     for found in loop.found.values():
         if found.evidence is not None or found.infeasible is not None:
             proposer.tell(found.candidate, found.evidence)
+    stopping, why = Stopping(config.stop_below), Why.EXHAUSTED
 
     def learn(found: Found) -> None:
         proposer.tell(found.candidate, found.evidence)
         tell(found)
 
     def proposals() -> Iterator[tuple[Named, TrialRole]]:
+        nonlocal why
         for left in loop.unfinished():
             yield left, TrialRole.SEARCH
         while (candidate := proposer.propose()) is not None:
+            over = stopping.look(proposer, _met(loop, goal))
+            if over is not None:
+                why = over
+                return
             yield Named("", candidate), TrialRole.SEARCH
 
-    loop.run(proposals(), bench.config.measurements, learn)
-    if loop.measured < bench.config.measurements and not loop.stop():
+    loop.run(proposals(), allowance, learn)
+    if loop.stop():
+        why = Why.INTERRUPTED if interrupted() else Why.TIME
+    elif loop.measured >= allowance:
+        why = Why.ALLOWANCE
+        if sampler_named(config.sampler).foresees:
+            proposer.propose()  # for its outlook, now that everything is told
+    ending = _ending(bench, loop, goal, why, proposer)
+    if why in (Why.OUTLOOK, Why.UNREACHABLE, Why.EXHAUSTED):
+        bench.progress.note(ending.message)
+    return ending
+
+
+def _met(loop: Loop, goal: Goal) -> bool:
+    """Tell whether anything that was measured meets the goal."""
+    return any(f.evidence is not None and goal.feasible(f.evidence) for f in loop.found.values())
+
+
+def _ending(bench: Workbench, loop: Loop, goal: Goal, why: Why, proposer: Proposer | None) -> Ending:
+    """Say why the search ended, and what its last proposal was expected to bring."""
+    config = bench.config
+    outlook = proposer.outlook() if proposer is not None else None
+    if not sampler_named(config.sampler).foresees:
+        silence = SAYS_NOT.format(config.sampler)
+    else:
+        silence = NOT_PROPOSED if proposer is None else NOTHING_MEETS
+    spent = f"{loop.measured} of {counted(config.measurements, 'measurement')}"
+    message = {Why.ALLOWANCE: f"all of {counted(config.measurements, 'measurement')} are made",
+               Why.TIME: f"stopped after {spent}: --time {config.time} is over",
+               Why.INTERRUPTED: f"stopped after {spent}: interrupted"}.get(why, "")
+    if why is Why.EXHAUSTED:
         reduced = ("; it leaves out the formats that the baselines showed to be slower and no more accurate"
-                   if sampler_named(bench.config.sampler).reduced else "")
-        bench.progress.note(f"stopped after {loop.measured} of {bench.config.measurements} measurements: the sampler "
-                            f"{bench.config.sampler} finds nothing new{reduced}")
+                   if sampler_named(config.sampler).reduced else "")
+        message = f"stopped after {spent}: the sampler {config.sampler} finds nothing new{reduced}"
+    if why is Why.OUTLOOK and outlook is not None:
+        message = little_expected(spent, goal, outlook)
+    if why is Why.UNREACHABLE and proposer is not None and (found := proposer.reach()) is not None and config.budget:
+        budget, baselines = parse_budget(config.budget), baseline_evidence(loop)
+        nearest_s = min(f.evidence.latency_s for f in loop.found.values() if f.evidence is not None)
+        base = baselines[budget.needs].latency_s if budget.needs else None
+        silence = OUT_OF_REACH
+        message = out_of_reach(spent, goal, found, nearest_s, larger_budget(budget, nearest_s, base), config.prune)
+    return Ending(why, message, outlook, silence)
 
 
 def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:

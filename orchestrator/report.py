@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.ending import say_outlook
 from orchestrator.pruned import called, say_pruned
 from orchestrator.tables import SIMULATED, Name, figures_table
 from orchestrator.units import counted, show_bytes, show_seconds
@@ -26,7 +27,9 @@ def print_report(document: Document, console: Console) -> None:
     widened = max((len(e["widened"]) for e in document["baselines"]), default=0)
     if widened:
         console.print(f"* up to {counted(widened, 'layer')} took the next wider legal format", highlight=False)
-    front = [e for e in document["pareto"] if e["candidate_id"] != (document["winner"] or {}).get("candidate_id")]
+    wanted = document.get("hypervolume") is not None
+    front = document["pareto"] if wanted else [
+        e for e in document["pareto"] if e["candidate_id"] != (document["winner"] or {}).get("candidate_id")]
     if front:
         console.print(_pareto(document, objective))
     shown = [*(entry for _, entry in rows), *(document["pareto"] if front else [])]
@@ -39,6 +42,10 @@ def print_report(document: Document, console: Console) -> None:
     for entry in document["baselines_absent"]:
         console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
     console.print(_verdict(document))
+    if wanted:
+        console.print(escape(_front(document)), highlight=False)
+    for line in _ending(document):
+        console.print(escape(line), highlight=False)
     if document["recipe"] is not None:
         console.print(f"Recipe: {escape(str(document['recipe']))}", soft_wrap=True)
 
@@ -74,6 +81,30 @@ def _pareto(document: Document, objective: str) -> Table:
                       + show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}")
     return table
+
+
+def _front(document: Document) -> str:
+    """Say what a front is worth, and how another of its points is taken."""
+    worth = document["hypervolume"]
+    corner = worth["reference"]
+    return (f"The winner is the fastest of the front with {document['objective']} >= {document['shipped_least']:.4f}, "
+            "else its most accurate; 'orchestrator studies pick' takes another. Hypervolume "
+            f"{worth['value']:.4f}, from {show_seconds(corner['latency_s'])} and {corner['accuracy']:.4f}, "
+            f"{corner['of']}.")
+
+
+def _ending(document: Document) -> list[str]:
+    """Say why the search ended early, and what going on would bring; nothing of reports that do not say."""
+    if "stopped" not in document:
+        return []
+    message = str(document["stopped"]["message"])
+    lines = [] if document["stopped"]["why"] == "allowance" else [f"{message[0].upper()}{message[1:]}."]
+    if document["outlook"] is not None:
+        return [*lines, say_outlook(document["outlook"])]
+    silence = str(document["outlook_absent_because"])
+    if document["stopped"]["why"] == "unreachable":
+        return lines
+    return [*lines, f"What further measurements would bring is not known: {silence}."]
 
 
 def _interval(low: float, high: float) -> str:

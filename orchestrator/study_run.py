@@ -17,13 +17,14 @@ from orchestrator.config import CHANGEABLE, StudyConfig
 from orchestrator.document import Document
 from orchestrator.errors import UsageError
 from orchestrator.finish import confirm_finalists, evaluate_on_test
+from orchestrator.goals import resolve_goal
 from orchestrator.loop import Found, Loop
+from orchestrator.objectives import parse_objectives
 from orchestrator.outcome import Outcome
 from orchestrator.phases import (
     baseline_evidence,
     measure_baselines,
     measure_seeds,
-    resolve_goal,
     search_proposals,
 )
 from orchestrator.progress import Progress
@@ -128,14 +129,14 @@ class StudyRun:
 
         tell(None)
         measure_seeds(bench, loop, tell)
-        search_proposals(bench, loop, goal, tell)
+        ending = search_proposals(bench, loop, goal, tell, self._stop.is_set)
         budget = parse_budget(self._config.budget) if self._config.budget else None
         verdict = confirm_finalists(bench, loop, goal, budget, self._stop.is_set)
         baselines = [f for f in loop.found.values() if f.role is TrialRole.BASELINE and f.evidence is not None]
         test = evaluate_on_test(bench, loop, [*([verdict.winner] if verdict.winner else []), *baselines])
         self._project(loop, goal)
-        return Outcome(bench, study, loop, goal, budget, verdict, absent, test, time.monotonic() - self._started,
-                       self._stop.is_set())
+        return Outcome(bench, study, loop, goal, budget, verdict, absent, test, ending,
+                       time.monotonic() - self._started, self._stop.is_set())
 
     def _refuse_existing(self) -> None:
         if self._config.study in [study.name for study in self._store.studies()]:
@@ -161,7 +162,12 @@ class StudyRun:
                              "compared; start a new --study")
 
     def _check_metrics(self, bench: Workbench) -> None:
-        """Refuse a constraint on a metric that nobody measures, before anything is built. Raises UsageError."""
+        """Refuse a word for a metric that nobody measures, before anything is built. Raises UsageError."""
+        asked = parse_objectives(self._config.objective).metric if self._config.objective else None
+        if asked is not None and asked not in bench.prepared.metric_names:
+            raise UsageError(f"--objective {self._config.objective!r}: no board of this study measures {asked}; "
+                             f"measured are latency, size and the quality metrics "
+                             f"{', '.join(bench.prepared.metric_names)} (accuracy: the first of them)")
         for requirement in (Requirement.parse(text) for text in self._config.require):
             if requirement.metric not in bench.prepared.metric_names:
                 raise UsageError(f"--require {requirement.metric!r}: no such metric; measured are "

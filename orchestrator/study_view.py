@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from orchestrator.config import StudyConfig
 from orchestrator.errors import UsageError
+from orchestrator.goals import needed_for_goal, resolve_goal
+from orchestrator.objectives import parse_objectives
 from orchestrator.store.records import (
     Purpose,
     Split,
@@ -20,13 +22,10 @@ from orchestrator.store.records import (
     TrialState,
 )
 from orchestrator.store.store import Store
-from orchestrator.units import Budget, parse_budget, parse_size_budget
 from profilers.statistics import LatencySummary, summarise
 from search.candidate import Recovery
-from search.goal import Evidence, Goal, Requirement, pareto_front, resolve_minimum
+from search.goal import Evidence, Goal, pareto_front
 from search.space import LayerConfig
-
-_POINT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +85,11 @@ class StudyView:
         return self.goal is not None and self.goal.feasible(point.evidence)
 
     def front(self) -> tuple[Point, ...]:
-        """Return the points that no other beats in latency and objective, fastest first."""
+        """Return the points that no other beats, fastest first."""
         by_id = {p.trial.candidate_id: p for p in self.points}
-        return tuple(by_id[i] for i in pareto_front(((i, p.evidence) for i, p in by_id.items()), self.metric))
+        found = [(i, p.evidence) for i, p in by_id.items()]
+        ids = pareto_front(found, self.metric) if self.goal is None else self.goal.pareto(found, self.metric)
+        return tuple(by_id[i] for i in ids)
 
 
 def view_of(store: Store, name: str, metric: str | None = None) -> StudyView:
@@ -116,9 +117,10 @@ def view_of(store: Store, name: str, metric: str | None = None) -> StudyView:
         raise UsageError(f"--metric {metric!r}: study {name!r} has no such metric; "
                          f"measured are: {', '.join(known) or 'none yet'}")
     told = str(record.document["objective"]) if record.document else None
-    objective = told or next(iter(known), "accuracy")
+    named = parse_objectives(config.objective).metric if config.objective else None
+    objective = told or named or next(iter(known), "accuracy")
     goal = _goal(config, points, objective)
-    others = () if told or metric else tuple(other for other in known if other != objective)
+    others = () if told or named or metric else tuple(other for other in known if other != objective)
     return StudyView(record, config, tuple(h.trial for h in histories), points, metric or objective, goal,
                      _winner(record, points, goal), others)
 
@@ -143,26 +145,8 @@ def _point(history: TrialHistory, statistic: str) -> Point | None:
 
 def _goal(config: StudyConfig, points: Iterable[Point], objective: str) -> Goal | None:
     """Resolve shares and drops with the baselines' reported figures, as the search's report does."""
-    baselines = {p.trial.label: p.evidence for p in points if p.trial.role is TrialRole.BASELINE}
-    latency = parse_budget(config.budget) if config.budget else None
-    size = parse_size_budget(config.size_budget) if config.size_budget else None
-    needed = {b.needs for b in (latency, size) if b is not None and b.needs is not None} | {"float32"}
-    if not needed <= baselines.keys():
-        return None
-
-    def limit(budget: Budget | None, value: str) -> float | None:
-        if budget is None:
-            return None
-        base = baselines.get(budget.needs)
-        return budget.resolve(None if base is None else float(getattr(base, value)))
-
-    metrics = baselines["float32"].metrics
-    try:
-        minimum = resolve_minimum(objective, None if config.max_drop is None else config.max_drop * _POINT,
-                                  [Requirement.parse(text) for text in config.require], metrics)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return Goal(objective, limit(latency, "latency_s"), limit(size, "size_bytes"), minimum)
+    baselines = {str(p.trial.label): p.evidence for p in points if p.trial.role is TrialRole.BASELINE}
+    return resolve_goal(config, objective, baselines) if needed_for_goal(config) <= baselines.keys() else None
 
 
 def _winner(record: StudyRecord, points: Iterable[Point], goal: Goal | None) -> Point | None:

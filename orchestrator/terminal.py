@@ -156,6 +156,8 @@ def describe_goal(goal: Goal, statistic: str, simulated: bool, width: int) -> li
         parts.append(f"size <= {show_bytes(goal.size_budget_bytes)}")
     parts += [f"{metric} >= {least:.4f}" for metric, least in (goal.minimum or {}).items()]
     aim = f"best {goal.objective}" if goal.maximises_quality else f"least {kind}latency"
+    if goal.front is not None:
+        aim = f"front of {goal.objective} and {kind}latency" + (" and size" if goal.front.size else "")
     text = f"looking for: {aim}" + (f" with {', '.join(parts)}" if parts else "")
     return textwrap.wrap(text, width, subsequent_indent="     ", break_long_words=False)
 

@@ -19,6 +19,7 @@ from orchestrator import wiring
 from orchestrator.bench import Bench
 from orchestrator.config import StudyConfig, parse_accuracy
 from orchestrator.executor import HostPool
+from orchestrator.objectives import parse_objectives
 from orchestrator.progress import Progress
 from orchestrator.store.store import Store
 from profilers.accuracy import EvaluationInputs, evaluate, run_reference
@@ -73,8 +74,9 @@ class Workbench:
 
     @property
     def objective(self) -> str:
-        """The metric that counts: the first one."""
-        return self.prepared.metric_names[0]
+        """The metric that counts: the first one, unless --objective names another."""
+        asked = parse_objectives(self.config.objective).metric if self.config.objective else None
+        return asked or self.prepared.metric_names[0]
 
 
 @contextmanager

@@ -46,6 +46,16 @@ class Evidence:
     """On the validation split; higher is better."""
 
 
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Several objectives: quality and latency."""
+
+    least: float
+    """What is shipped of the front is the fastest candidate with at least this quality."""
+    size: bool = False
+    """The size counts too: a candidate that is smaller than another is not beaten by it."""
+
+
 @dataclass(frozen=True)
 class Goal:
     """An objective metric, and the constraints that are absolute once float32 is measured."""
@@ -55,6 +65,8 @@ class Goal:
     size_budget_bytes: float | None = None
     minimum: Mapping[str, float] | None = None
     """Metric -> its least allowed value."""
+    front: Front | None = None
+    """None: one best candidate is looked for."""
 
     def constraints(self, evidence: Evidence) -> dict[str, float]:
         """Return name -> relative violation; a constraint holds when its value is at most 0."""
@@ -73,8 +85,8 @@ class Goal:
 
     @property
     def maximises_quality(self) -> bool:
-        """With a latency or size budget the most accurate wins, else the fastest."""
-        return self.latency_budget_s is not None or self.size_budget_bytes is not None
+        """With a latency or size budget the most accurate wins, else the fastest; a front has both."""
+        return self.front is None and (self.latency_budget_s is not None or self.size_budget_bytes is not None)
 
     def score(self, evidence: Evidence) -> float:
         """Return what is maximised: the objective's value, or minus the latency in seconds."""
@@ -83,10 +95,15 @@ class Goal:
     def best(self, found: Iterable[tuple[str, Evidence]]) -> str | None:
         """Return the id of the best candidate: feasible before nearest, ties to the faster.
 
-        The nearest is the one whose largest relative violation is least.
+        The nearest is the one whose largest relative violation is least. Of a front it is the fastest that is accurate
+        enough to be shipped, else the most accurate.
         """
         pairs = list(found)
         feasible = [(name, e) for name, e in pairs if self.feasible(e)]
+        if feasible and self.front is not None:
+            least = min(self.front.least, max(e.metrics[self.objective] for _, e in feasible))
+            enough = [(name, e) for name, e in feasible if e.metrics[self.objective] >= least]
+            return min(enough, key=lambda pair: (pair[1].latency_s, pair[1].size_bytes))[0]
         if feasible:
             top = max(self.score(e) for _, e in feasible)
             margin = TIE + 1e-12 if self.maximises_quality else 0.0
@@ -95,6 +112,18 @@ class Goal:
         if not pairs:
             return None
         return min(pairs, key=lambda pair: (max(self.constraints(pair[1]).values()), pair[1].latency_s))[0]
+
+    def pareto(self, found: Iterable[tuple[str, Evidence]], metric: str | None = None) -> list[str]:
+        """Return the ids that no other beats, fastest first; of a front only what meets the constraints, if anything.
+
+        Args:
+            found: what was measured.
+            metric: the quality to look at; None: the objective.
+        """
+        pairs = list(found)
+        if self.front is not None:
+            pairs = [(name, e) for name, e in pairs if self.feasible(e)] or pairs
+        return pareto_front(pairs, metric or self.objective, self.front is not None and self.front.size)
 
 
 def resolve_minimum(
@@ -117,14 +146,13 @@ def resolve_minimum(
     return least
 
 
-def pareto_front(found: Iterable[tuple[str, Evidence]], objective: str) -> list[str]:
-    """Return the ids that no other beats in latency and objective, fastest first."""
-    ordered = sorted(found, key=lambda pair: (pair[1].latency_s, -pair[1].metrics[objective]))
-    front: list[str] = []
-    best: float | None = None
-    for name, evidence in ordered:
-        value = evidence.metrics[objective]
-        if best is None or value > best:
-            front.append(name)
-            best = value
-    return front
+def pareto_front(found: Iterable[tuple[str, Evidence]], objective: str, size: bool = False) -> list[str]:
+    """Return the ids that no other beats in latency and objective, and in size if that counts; fastest first."""
+    front: list[tuple[str, Evidence]] = []
+    for name, evidence in sorted(found, key=lambda pair: (pair[1].latency_s, -pair[1].metrics[objective],
+                                                          pair[1].size_bytes)):
+        beaten = any(other.metrics[objective] >= evidence.metrics[objective]
+                     and (not size or other.size_bytes <= evidence.size_bytes) for _, other in front)
+        if not beaten:
+            front.append((name, evidence))
+    return [name for name, _ in front]

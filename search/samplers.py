@@ -27,14 +27,18 @@ class Sampler:
     """The module that it imports when it is used."""
     install: str | None = None
     """What pip is asked to install where that module is missing."""
+    foresees: bool = False
+    """Whether it says what further measurements would bring."""
+    fronts: bool = False
+    """Whether it looks for a front of accuracy and latency where that is asked for."""
 
 
 SAMPLERS: Mapping[str, Sampler] = {
-    "adaptive": Sampler("solve, measure, correct, solve again"),
+    "adaptive": Sampler("solve, measure, correct, solve again", foresees=True, fronts=True),
     "tpe": Sampler("Optuna's TPE, and steps from the best", reduced=True),
-    "nsga2": Sampler("Optuna's NSGA-II: accuracy and latency", reduced=True),
+    "nsga2": Sampler("Optuna's NSGA-II: accuracy and latency", reduced=True, fronts=True),
     "gp": Sampler("Optuna's Gaussian process; needs torch", True, "torch", "hil-orchestrator[tflite]"),
-    "random": Sampler("chance: what the others must beat", reduced=True),
+    "random": Sampler("chance: what the others must beat", reduced=True, fronts=True),
     "quantune": Sampler("XGBoost on what was measured", True, "xgboost", "xgboost"),
     "hawq": Sampler("integer program on a latency model"),
     "ohq": Sampler("integer program on a measured table"),

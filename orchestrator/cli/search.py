@@ -46,6 +46,7 @@ class StudyOptions(TypedDict):
     budget: str | None
     size_budget: str | None
     max_drop: float | None
+    objective: str | None
     require: tuple[str, ...]
     latency_stat: str | None
     confidence: float | None
@@ -53,6 +54,7 @@ class StudyOptions(TypedDict):
     data: str | None
     measurements: int | None
     time: str | None
+    stop_below: float | None
     sampler: str | None
     compiler: str | None
     threads: int | None
@@ -74,6 +76,9 @@ def search(
     max_drop: Annotated[float | None, typer.Option(
         parser=number, metavar="<float>", help="Points of the objective that may be lost (1 point = 0.01).",
         rich_help_panel=_GOAL)] = None,
+    objective: Annotated[str | None, typer.Option(
+        help="accuracy,latency: the Pareto front of several objectives (accuracy or a metric's name, latency, size).",
+        rich_help_panel=_GOAL)] = None,
     require: Annotated[list[str] | None, typer.Option(
         help="'METRIC >= NUMBER' relative to float32, or 'METRIC >= NUMBER abs'; may be repeated.",
         rich_help_panel=_GOAL)] = None,
@@ -92,6 +97,9 @@ def search(
         parser=whole, metavar="<int>", help="Candidates to time, baselines included. [default: 48]",
         rich_help_panel=_WORK)] = None,
     time: Annotated[str | None, typer.Option(help="Stop after, e.g. 30m.", rich_help_panel=_WORK)] = None,
+    stop_below: Annotated[float | None, typer.Option(
+        parser=number, metavar="<float>", help="Stop when one more measurement improves the result with less than "
+        "this probability; 0: never. [default: 0.05]", rich_help_panel=_WORK)] = None,
     sampler: Annotated[str | None, typer.Option(
         help=_SAMPLERS, rich_help_panel=_WORK)] = None,
     compiler: Annotated[str | None, typer.Option(help="tflite. [default: tflite]", rich_help_panel=_WORK)] = None,
@@ -134,9 +142,10 @@ def search(
             raise UsageError("--resume: which study? give --study NAME")
         asked = _given({
             "device": device, "budget": budget, "size_budget": size_budget, "max_drop": max_drop,
-            "require": tuple(require or ()), "latency_stat": latency_stat, "confidence": confidence, "model": model,
-            "data": data, "measurements": measurements, "time": time, "sampler": sampler, "compiler": compiler,
-            "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines, "prune": prune,
+            "objective": objective, "require": tuple(require or ()), "latency_stat": latency_stat,
+            "confidence": confidence, "model": model, "data": data, "measurements": measurements,
+            "time": time, "stop_below": stop_below, "sampler": sampler, "compiler": compiler, "threads": threads,
+            "io": io, "accuracy": accuracy, "baselines": baselines, "prune": prune,
             "prune_criterion": prune_criterion, "seed": seed,
             "study": study or (None if config else f"{datetime.now().astimezone():%Y%m%d-%H%M%S}")})
         if resume:

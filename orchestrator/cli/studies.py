@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import Debug, Output, StoreFolder, is_store, opened, print_document, store_place, verb
+from orchestrator.cli.options import (
+    Debug,
+    Output,
+    StoreFolder,
+    is_store,
+    number,
+    opened,
+    print_document,
+    store_place,
+    verb,
+)
 from orchestrator.cli.outcome import NOT_MET, Format, fail
 
 if TYPE_CHECKING:
@@ -15,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.study_view import StudyView
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List, show, plot and remove studies.",
+    no_args_is_help=True, rich_markup_mode=None, help="List, show, plot and remove studies; pick other candidates.",
     epilog="Exit codes: 0 done, 1 not done, 2 usage or configuration, 3 infrastructure.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The study's name.", show_default=False)]
@@ -87,6 +97,56 @@ def pareto(name: Name, metric: Metric = None, store: StoreFolder = None, format_
 
         print_document(document, format_, as_text)
         _note_objective(view)
+
+
+@app.command()
+def pick(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The study's name.", show_default=False)] = None,
+    study: Annotated[str | None, typer.Option(help="The same.", show_default=False)] = None,
+    budget: Annotated[str | None, typer.Option(help="Latency: 10ms, 0.5x, 0.6x:int8.", show_default=False)] = None,
+    size_budget: Annotated[str | None, typer.Option(help="Artifact size: 80KB, 0.8x:int8.", show_default=False)] = None,
+    max_drop: Annotated[float | None, typer.Option(
+        parser=number, metavar="<float>", help="Points of the objective that may be lost; alone: the fastest.",
+        show_default=False)] = None,
+    require: Annotated[list[str] | None, typer.Option(
+        help="'METRIC >= NUMBER', relative to float32, or with 'abs'; may be repeated.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to make for its recipe.", show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recipe that is there.")] = False,
+    store: StoreFolder = None, format_: Output = Format.TEXT, debug: Debug = False,
+) -> None:
+    """Pick another candidate from what a study has measured, by other constraints; nothing is measured."""
+    with verb(debug):
+        from orchestrator.config import constraints_of
+        from orchestrator.errors import UsageError
+
+        if (name is None) == (study is None):
+            raise UsageError("which study? give its name once: orchestrator studies pick NAME --budget 0.5x")
+        asked = constraints_of({"budget": budget, "size_budget": size_budget, "max_drop": max_drop,
+                                "require": tuple(require or ())})
+        with opened(store) as found:
+            from orchestrator.pick import pick as choose
+            from orchestrator.pick import pick_document
+            from orchestrator.pick_report import confirming_command, print_pick
+            from orchestrator.study_view import view_of
+
+            view = view_of(found, name or study or "")
+            picked = choose(found, view, asked)
+            place: Path | None = None
+            if output is not None:
+                from orchestrator.stored_recipe import export_picked
+
+                place = export_picked(found, view, picked, output.expanduser(), overwrite)
+            document = pick_document(view, picked, None if place is None else str(place))
+
+            def as_text() -> None:
+                from rich.console import Console
+
+                print_pick(document, confirming_command(view.record.name, asked, store), Console())
+
+            print_document(document, format_, as_text)
+            _note_objective(view)
+        if not picked.met:
+            raise typer.Exit(NOT_MET)
 
 
 @app.command()

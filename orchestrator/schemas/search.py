@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from orchestrator.schemas.strict import strict
 
 NO_ENERGY = "no meter is configured for this board"
+CORNER = "the slowest and the least accurate of the uniform recipes and the seeds"
 NOT_EVALUATED = "only baselines and the winner are evaluated on the test split"
 
 
@@ -159,6 +160,49 @@ class Infeasible(TypedDict):
 
 
 @strict
+class Corner(TypedDict):
+    """The reference point of a hypervolume."""
+
+    latency_s: float
+    accuracy: float
+    of: str
+    """What it is the latency and the accuracy of."""
+
+
+@strict
+class Hypervolume(TypedDict):
+    """How good a front of the objective and latency is: larger is better."""
+
+    value: float
+    """The area that the front dominates, in the unit of the objective: latency in shares of the reference's."""
+    reference: Corner
+
+
+@strict
+class Stopped(TypedDict):
+    """Why nothing more was proposed."""
+
+    why: Literal["allowance", "time", "interrupted", "outlook", "unreachable", "exhausted"]
+    """outlook: hardly anything was expected of one more measurement; unreachable: no configuration keeps within the
+    latency budget; exhausted: the sampler found nothing new."""
+    message: str
+
+
+@strict
+class OutlookDocument(TypedDict):
+    """What one more measurement is expected to bring, as of the last proposal."""
+
+    improvement: str
+    """What counts as an improvement."""
+    probability: float
+    """Of an improvement."""
+    gain_points: NotRequired[float]
+    """Expected gain in the objective; 1 point is 0.01."""
+    gain_s: NotRequired[float]
+    """Expected gain where the fastest is looked for."""
+
+
+@strict
 class SearchDocument(TypedDict):
     """What a search came to."""
 
@@ -167,6 +211,8 @@ class SearchDocument(TypedDict):
     model: str
     objective: str
     """The metric that is maximised, or that --max-drop guards."""
+    objectives: list[str]
+    """What is looked for: the metric, latency, or of a front both, and size if that was asked for."""
     goal_met: bool
     """Every constraint holds and P(latency <= budget) >= confidence."""
     confidence: float
@@ -183,10 +229,20 @@ class SearchDocument(TypedDict):
     winner: WinnerEntry | None
     """When goal_met is false: the nearest candidate. Null: nothing could be measured."""
     pareto: list[Entry]
-    """Candidates that no other beats in latency and objective, fastest first."""
+    """Candidates that no other beats in latency and objective (and size, where that is an objective), fastest first;
+    where a front is looked for, of those within the constraints."""
+    hypervolume: Hypervolume | None
+    hypervolume_absent_because: NotRequired[str]
+    shipped_least: NotRequired[float]
+    """Of a front: the winner is the fastest whose objective is at least this, else the most accurate."""
     infeasible: list[Infeasible]
     measurements: int
     """Distinct candidates that were timed."""
+    stopped: Stopped
+    stop_below: float
+    """The search ends while an improvement is less likely than this; 0: never."""
+    outlook: OutlookDocument | None
+    outlook_absent_because: NotRequired[str]
     wall_s: float
     simulated: bool
     """True: latencies come from a model of a board, not from a clock."""

@@ -7,7 +7,7 @@ from typing import Literal, NotRequired
 from pydantic import JsonValue
 from typing_extensions import TypedDict
 
-from orchestrator.schemas.search import Entry, SearchDocument
+from orchestrator.schemas.search import BudgetDocument, Entry, SearchDocument, WinnerEntry
 from orchestrator.schemas.strict import strict
 
 
@@ -121,6 +121,30 @@ class StudyPareto(TypedDict):
     simulated: bool
     pareto: list[Entry]
     """Fastest first; `accuracy` is the metric's."""
+
+
+@strict
+class StudyPick(TypedDict):
+    """`orchestrator studies pick NAME`."""
+
+    schema: Literal[1]
+    study: str
+    objective: str
+    simulated: bool
+    budget: BudgetDocument
+    """The constraints that were asked for, resolved with the study's baselines."""
+    confidence: float
+    goal_met: bool
+    """Every constraint holds in what was measured and, where that can be said, with the confidence."""
+    violations: dict[str, float]
+    """Constraint -> by what share it is violated; of quality: by how much."""
+    baselines: list[Entry]
+    """float32, and those of which a budget is a share."""
+    picked: WinnerEntry
+    """When goal_met is false: the nearest."""
+    recipe: str | None
+    """Folder of its bundle."""
+    recipe_absent_because: NotRequired[str]
 
 
 @strict

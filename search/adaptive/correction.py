@@ -46,7 +46,8 @@ def corrected(graph: Graph, table: Sensitivity, configs: Ints, accuracy: Floats)
     gram = (features * deviation ** 2) @ features.T
     best: tuple[float, Floats] | None = None
     for noise in NOISES:
-        factor = cho_factor(gram + (noise * missed.std() + 1e-4 * np.ptp(predicted)) ** 2 * np.eye(len(missed)), lower=True)
+        loud = noise * missed.std() + 1e-4 * np.ptp(predicted)
+        factor = cho_factor(gram + loud ** 2 * np.eye(len(missed)), lower=True)
         weights = cho_solve(factor, missed)
         likelihood = -0.5 * float(missed @ weights) - float(np.log(np.diag(factor[0])).sum())
         if best is None or likelihood > best[0]:

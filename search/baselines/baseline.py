@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from search.adaptive.graph import Floats, Ints
+from search.adaptive.judge import Outlook
 from search.baselines.ledger import Ledger, Result
 from search.baselines.ordinal import Scale
 
@@ -70,6 +71,10 @@ class Baseline:
     def choice(self) -> Ints | None:
         """See Searcher."""
         return self._ledger.choice()
+
+    def outlook(self) -> Outlook | None:
+        """Return nothing: no baseline says what to expect."""
+        return None
 
     def _fresh(self) -> Ints | None:
         for _ in range(ATTEMPTS):

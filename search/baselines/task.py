@@ -8,6 +8,7 @@ from typing import Protocol
 
 from search.adaptive.engine import Extra
 from search.adaptive.graph import Floats, Graph, Ints, Tables
+from search.adaptive.judge import Aim, Outlook
 from search.adaptive.quality import Divergence
 
 Accuracy = Callable[[Ints], Floats]
@@ -44,8 +45,8 @@ class Task:
     """Of every site: the options that a searcher on an ordinal scale sees, widest first."""
     seed: int
     metrics: Metrics
-    fastest: bool = False
-    """The least latency is looked for among what `accuracy` does not call NaN, instead of the most accurate."""
+    aim: Aim = Aim.ACCURATE
+    """Where the least latency is looked for, it is among what `accuracy` does not call NaN."""
     limits: Callable[[], tuple[Extra, ...]] = field(default=tuple)
     """Returns further resources with their limits, as they are known by now."""
     tie: float = 0.0
@@ -59,6 +60,11 @@ class Task:
     @property
     def graph(self) -> Graph:
         return self.prior.graph
+
+    @property
+    def fastest(self) -> bool:
+        """Whether the least latency is looked for."""
+        return self.aim is Aim.FASTEST
 
 
 class Searcher(Protocol):
@@ -82,3 +88,6 @@ class Searcher(Protocol):
 
     def choice(self) -> Ints | None:
         """Return what it would ship now; None while nothing that was measured meets the goal."""
+
+    def outlook(self) -> Outlook | None:
+        """Return what the last proposal was expected to bring; None where this searcher does not say."""

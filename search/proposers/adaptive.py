@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from search.adaptive.engine import Engine
 from search.adaptive.graph import Ints
-from search.adaptive.judge import Aim
+from search.adaptive.judge import Aim, Outlook
 from search.adaptive.latency import LatencyModel
 from search.adaptive.memory import key_of
 from search.baselines.task import Task
+from search.proposers.front import front_outlook
 
 PASSES = 24
 """Artifacts that are built and run on the calibration inputs for one measurement: one or two seconds of two cores."""
@@ -37,13 +39,15 @@ class AdaptiveSearcher:
     def __init__(self, task: Task, passes: float = PASSES, evaluations: int = EVALUATIONS) -> None:
         self._task = task
         self.engine = Engine(LatencyModel(task.prior), task.divergence, task.accuracy, task.budget_s, task.floating,
-                             task.seed, aim=Aim.FASTEST if task.fastest else Aim.ACCURATE, passes=passes,
-                             evaluations=evaluations, narrowing=NARROWING, conversions=CONVERSIONS)
+                             task.seed, aim=task.aim, passes=passes, evaluations=evaluations, narrowing=NARROWING,
+                             conversions=CONVERSIONS)
+        self._outlook: Outlook | None = None
 
     def propose(self) -> Ints | None:
         """See Searcher."""
         self.engine.extra = self._task.limits()
         config = self.engine.propose()
+        self._outlook = front_outlook(self.engine) if self._task.aim is Aim.FRONT else self.engine.outlook
         if config is not None:
             self.engine.blocked.add(key_of(config))
         return config
@@ -61,3 +65,7 @@ class AdaptiveSearcher:
         """Return the most accurate (or fastest) that meets the budget with probability `CONFIDENCE`."""
         found = self.engine.judge().incumbent(CONFIDENCE)
         return None if found is None else np.asarray(found)
+
+    def outlook(self) -> Outlook | None:
+        """See Searcher; None also while nothing meets the goal: everything would be an improvement."""
+        return self._outlook if self._outlook is not None and math.isfinite(self._outlook.gain) else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from search.adaptive.judge import Outlook
 from search.candidate import Candidate
 from search.goal import Evidence
+from search.proposers.reach import Reach
 
 
 class Proposer(Protocol):
@@ -16,3 +18,9 @@ class Proposer(Protocol):
 
     def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
         """Take what became of a candidate, proposed here or not; None: it was infeasible."""
+
+    def outlook(self) -> Outlook | None:
+        """Return what the last proposal was expected to bring; None where this proposer does not say."""
+
+    def reach(self) -> Reach | None:
+        """Return what the board can reach at all; None without a latency budget, or before anything was told."""

@@ -9,10 +9,13 @@ import numpy as np
 
 from search.adaptive.engine import Extra
 from search.adaptive.graph import Floats, Ints, Tables
+from search.adaptive.judge import Aim, Outlook
+from search.adaptive.latency import LatencyModel, Reading
 from search.baselines.task import Metrics, Searcher, Task
 from search.candidate import Candidate
 from search.goal import TIE, Evidence, Goal
 from search.oracle import Estimate, HostOracle
+from search.proposers.reach import Reach, reach
 from search.recipes import UNIFORM
 from search.sites import Sites
 from search.space import LayerConfig
@@ -39,6 +42,7 @@ class GraphProposer:
         self._divergences: dict[str, float | None] = {}
         self._estimates: dict[str, Estimate | None] = {}
         self._beside: list[float] = []
+        self._seed, self._believed = seed, LatencyModel(prior)
         graph = sites.graph
         layers = [sites.space.by_name[site.name] for site in graph.sites]
         seen = [layer.choices if choices is None else choices[layer.name] for layer in layers]
@@ -49,7 +53,7 @@ class GraphProposer:
         minimum = goal.minimum or {}
         least = {goal.objective: minimum.get(goal.objective), **minimum}
         task = Task(prior, self._divergence, self._score, goal.latency_budget_s, np.zeros(graph.length, np.int64), int8,
-                    ladder, seed, Metrics(self._scores, least), not goal.maximises_quality, self._size_limit, TIE)
+                    ladder, seed, Metrics(self._scores, least), aim_of(goal), self._size_limit, TIE)
         self._searcher = make(task)
 
     def propose(self) -> Candidate | None:
@@ -68,6 +72,16 @@ class GraphProposer:
         self._estimates[candidate.id] = Estimate(evidence.size_bytes, evidence.metrics)
         excess = {name: value for name, value in self._goal.constraints(evidence).items() if name != "latency"}
         self._searcher.tell(picks, evidence.latency_s, float(evidence.metrics[self._goal.objective]), excess)
+        self._believed.readings.append(Reading(tuple(int(option) for option in picks), evidence.latency_s))
+
+    def outlook(self) -> Outlook | None:
+        """Return what the last proposal was expected to bring; None where the searcher does not say."""
+        return self._searcher.outlook()
+
+    def reach(self) -> Reach | None:
+        """Return what the board can reach at all; None without a latency budget, or before anything was told."""
+        budget_s = self._goal.latency_budget_s
+        return reach(self._believed, budget_s, self._seed) if budget_s and self._believed.readings else None
 
     def _candidate(self, picks: Ints) -> Candidate:
         return self._sites.candidate(picks, self._threads)
@@ -128,3 +142,10 @@ class GraphProposer:
                     table[index, entering, option] = (
                         layer.weights * read * made[level] * layer.choices[choice].weight_bits / 8)
         return Tables(graph, table, np.zeros((len(graph.edges), graph.width, graph.width)))
+
+
+def aim_of(goal: Goal) -> Aim:
+    """Return what a searcher looks for."""
+    if goal.front is not None:
+        return Aim.FRONT
+    return Aim.ACCURATE if goal.maximises_quality else Aim.FASTEST

@@ -20,7 +20,7 @@ def reduced_choices(space: SearchSpace, weighted: Mapping[LayerConfig, Evidence]
         weighted: configuration -> evidence of the candidate in which all layers with weights take it
             and the others stay float32. A configuration that was not measured is left out, and so is
             one that another dominates: faster by more than `MARGIN`, no worse in the objective by more
-            than `LOSS`, and (where the goal limits the size) no larger.
+            than `LOSS`, and (where the size counts) no larger.
         weightless: kind of operator without weights -> evidence of static int8 weights with that kind
             static too. A kind that makes it slower by more than `MARGIN` stays float32.
         goal: says what counts.
@@ -41,6 +41,7 @@ def reduced_choices(space: SearchSpace, weighted: Mapping[LayerConfig, Evidence]
 
 
 def _dominates(one: Evidence, other: Evidence, goal: Goal) -> bool:
-    smaller = goal.size_budget_bytes is None or one.size_bytes <= other.size_bytes
+    sized = goal.size_budget_bytes is not None or (goal.front is not None and goal.front.size)
+    smaller = not sized or one.size_bytes <= other.size_bytes
     return (smaller and one.latency_s < other.latency_s * (1 - MARGIN)
             and one.metrics[goal.objective] >= other.metrics[goal.objective] - LOSS)

@@ -216,3 +216,45 @@ def test_a_resumed_study_says_which_keys_of_its_file_it_does_not_take(tmp_path: 
         f"{file}: budget is 0.3x there, but the study was started with 0.9x, which stays; --budget changes it",
         f"{file}: threads is 4 there, but the study was started with 1, which cannot change"]
     assert differing(None, stored, {}) == []
+
+
+# Objectives
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"objective": "energy,latency"}, "--objective: no board of this study measures energy; measured are latency, size "
+                                      "and the quality metrics; got 'energy,latency'"),
+    ({"objective": "accuracy,memory"}, "no board of this study measures memory"),
+    ({"objective": "accuracy, latency,"}, "expected objectives with commas between them, such as accuracy,latency"),
+    ({"objective": "latency,latency"}, "expected every objective once"),
+    ({"objective": "top1,recall,latency"}, "expected one quality metric beside latency and size"),
+    ({"objective": "accuracy,size"}, "a front with size has accuracy and latency too"),
+    ({"objective": "accuracy,latency", "sampler": "tpe"},
+     "--objective accuracy,latency: the sampler tpe looks for one best candidate, no front; those that do: adaptive, "
+     "nsga2, random"),
+    ({"objective": "latency", "budget": "1ms"}, "--objective latency: with a budget the most accurate"),
+    ({"objective": "top1"}, "--objective top1: the most accurate of all is float32"),
+])
+def test_objectives_that_make_no_sense_are_refused(given: dict[str, Any], message: str) -> None:
+    assert message in refusal(None, **given)
+
+
+def test_a_front_is_searched_by_the_adaptive_sampler_unless_another_is_named() -> None:
+    assert load_config(None, {"objective": "accuracy,latency"}).sampler == "adaptive"
+    assert load_config(None, {"objective": "recall_6, latency, size", "sampler": "nsga2"}).sampler == "nsga2"
+    assert load_config(None, {"objective": "accuracy", "budget": "1ms"}).sampler == "tpe"
+    assert load_config(None, {"objective": "latency", "max_drop": 1.0}).sampler == "tpe"
+
+
+def test_a_study_file_may_ask_for_a_front(tmp_path: Path) -> None:
+    file = write(tmp_path, objective="accuracy,latency", stop_below=0.1)
+    found = load_config(file, {})
+    assert (found.objective, found.sampler, found.stop_below) == ("accuracy,latency", "adaptive", 0.1)
+    wrong = write(tmp_path, objective="accuracy,latency", sampler="gp")
+    assert refusal(wrong).startswith(f"{wrong}: objective accuracy,latency: the sampler gp looks for one")
+
+
+@pytest.mark.parametrize("value", [1, -0.1, "often"])
+def test_when_to_stop_is_a_probability(value: object) -> None:
+    assert f"--stop-below: expected a probability from 0 (never stop early) to below 1, e.g. 0.05, got {value!r}" == (
+        refusal(None, stop_below=value))

@@ -20,11 +20,13 @@ from device_farm.inventory import Inventory
 from device_farm.inventory_file import InventoryError
 from orchestrator.conclude import conclude
 from orchestrator.config import StudyConfig
+from orchestrator.ending import NOT_PROPOSED, Ending
 from orchestrator.errors import UsageError
 from orchestrator.finish import confirm_finalists, evaluate_on_test
+from orchestrator.goals import resolve_goal
 from orchestrator.loop import Found, Loop
 from orchestrator.outcome import Outcome
-from orchestrator.phases import baseline_evidence, measure_baselines, resolve_goal
+from orchestrator.phases import baseline_evidence, measure_baselines
 from orchestrator.plots import layer_bits, write_plots
 from orchestrator.progress import Silent
 from orchestrator.report import print_report
@@ -40,6 +42,7 @@ from recipes.bundle.schema import CandidateEntry, RecipeFacts
 from recipes.bundle.verify import verify_bundle
 from recipes.compress.criteria import CRITERIA
 from search.candidate import Candidate, Recovery
+from search.proposers.stopping import Why
 from search.recipes import Named
 from search.space import Scheme
 from tests.orchestrator.made import baselines, make_study
@@ -94,7 +97,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
         assert [f.infeasible for f in found] == [None] * 3
         assert verdict.winner is not None
         test = evaluate_on_test(bench, loop, [verdict.winner])
-        outcome = Outcome(bench, study, loop, goal, None, verdict, {}, test, 1.0, False)
+        outcome = Outcome(bench, study, loop, goal, None, verdict, {}, test,
+                          Ending(Why.ALLOWANCE, "all of 20 measurements are made", None, NOT_PROPOSED), 1.0, False)
         document = conclude(store, outcome)
         OptunaJournal(store, study, "top1").catch_up()
         store.release(study.id, StudyStatus.INTERRUPTED)

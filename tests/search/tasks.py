@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from search.adaptive.graph import Floats, Graph, Ints, Option, Site, Tables
+from search.adaptive.judge import Aim
 from search.baselines.task import Metrics, Searcher, Task
 from tests.search.adaptive_spaces import every, losses, random_tables, totals
 
@@ -67,7 +68,7 @@ class Bench:
         own = Metrics(lambda configs: {"top1": self.accuracy(configs)}, {"top1": None})
         return Task(prior or self.seconds, self.divergence, self.accuracy,
                     None if share is None else share * self.latency_s(floating), floating, int8, ladder, seed,
-                    metrics or own, fastest)
+                    metrics or own, Aim.FASTEST if fastest else Aim.ACCURATE)
 
     def answer(self, searcher: Searcher, config: Ints) -> None:
         """Measure a configuration and tell."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.goal import TIE, Evidence, Goal, Requirement, pareto_front, resolve_minimum
+from search.goal import TIE, Evidence, Front, Goal, Requirement, pareto_front, resolve_minimum
+from search.hypervolume import Corner, corner_of, hypervolume
 
 
 def ev(latency_ms: float, top1: float, size: int = 1000, **metrics: float) -> Evidence:
@@ -124,3 +125,42 @@ def test_the_pareto_front_is_what_nothing_beats() -> None:
         everyone = [(e.latency_s, e.metrics["top1"]) for _, e in found]
         assert {p for p, (_, e) in zip(everyone, found, strict=True) if not beaten(e, everyone)} == set(points)
     assert pareto_front([], "top1") == []
+
+
+# Fronts
+
+FOUND = [("float32", ev(10, 0.90, 100)), ("wide", ev(8, 0.91, 90)), ("int8", ev(4, 0.895, 25)),
+         ("small", ev(5, 0.89, 20)), ("int4", ev(2, 0.80, 15))]
+
+
+def test_a_front_ships_the_fastest_that_is_accurate_enough() -> None:
+    assert Goal("top1", front=Front(0.89)).best(FOUND) == "int8"
+    assert Goal("top1", front=Front(0.80)).best(FOUND) == "int4"
+    assert Goal("top1", front=Front(0.99)).best(FOUND) == "wide", "where nothing is, the most accurate"
+    assert Goal("top1", latency_budget_s=0.003, front=Front(0.89)).best(FOUND) == "int4"
+    assert Goal("top1", latency_budget_s=0.001, front=Front(0.89)).best(FOUND) == "int4", "the nearest"
+
+
+def test_a_front_is_sought_within_its_constraints() -> None:
+    assert Goal("top1", front=Front(0.89)).pareto(FOUND) == ["int4", "int8", "wide"]
+    assert Goal("top1", latency_budget_s=0.006, front=Front(0.89)).pareto(FOUND) == ["int4", "int8"]
+    assert Goal("top1", minimum={"top1": 0.85}, front=Front(0.89)).pareto(FOUND) == ["int8", "wide"]
+    assert Goal("top1", latency_budget_s=0.001, front=Front(0.89)).pareto(FOUND) == ["int4", "int8", "wide"]
+    assert Goal("top1", latency_budget_s=0.006).pareto(FOUND) == ["int4", "int8", "wide"], "no front was asked for"
+
+
+def test_the_size_counts_where_it_is_an_objective() -> None:
+    assert Goal("top1", front=Front(0.89, size=True)).pareto(FOUND) == ["int4", "int8", "small", "wide"]
+
+
+def test_a_front_maximises_no_single_objective() -> None:
+    assert not Goal("top1", latency_budget_s=0.006, front=Front(0.89)).maximises_quality
+
+
+def test_the_hypervolume_is_the_area_below_the_front() -> None:
+    corner = corner_of((e for _, e in FOUND), "top1")
+    assert corner == Corner(0.010, 0.80)
+    area = 0.6 * (0.895 - 0.80) + 0.2 * (0.91 - 0.895)
+    assert hypervolume([FOUND[1][1], FOUND[2][1]], corner, "top1") == pytest.approx(area)
+    assert hypervolume([e for _, e in FOUND], corner, "top1") == pytest.approx(area)
+    assert hypervolume([ev(11, 0.95), ev(1, 0.7)], corner, "top1") == 0, "neither beats the corner"

@@ -1,0 +1,86 @@
+"""The bundle of any candidate that a study has measured, made from what the store keeps."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.errors import UsageError
+from orchestrator.pick import Picked
+from orchestrator.store.records import Purpose
+from orchestrator.store.store import Store
+from orchestrator.studies import bundle_folder
+from orchestrator.study_view import StudyView
+from recipes.bundle.document import load_recipe
+from recipes.bundle.export import export_bundle
+from recipes.bundle.schema import SCHEMA, CandidateEntry, Latency, Measured, PortEntry, Recipe, RecipeFacts
+from recipes.compilers.tflite.build import quantised_ports
+from recipes.compilers.tflite.graph import read_graph
+from recipes.compilers.tflite.layers import map_layers
+from recipes.compilers.tflite.quantise import quantiser_recipe
+from search.candidate import Candidate
+
+
+def export_picked(store: Store, view: StudyView, found: Picked, output: Path, overwrite: bool = False) -> Path:
+    """Write a picked candidate's bundle to a folder: whole, or not at all.
+
+    Target, ports and tools are those of the bundle that the study made for its winner.
+
+    Raises:
+        UsageError: the study has no bundle yet, or the candidate is pruned and its float model is not in it.
+        BundleError: the folder is taken, a blob is missing, or writing failed.
+    """
+    record, trial = view.record, found.point.trial
+    folder = bundle_folder(store, record.name)
+    if folder is None:
+        raise UsageError(f"study {record.name!r} has no recipe of its own yet, from which target and tools would be "
+                         f"taken; let it finish with: orchestrator search --study {record.name} --resume")
+    own = load_recipe(folder)
+    candidate = Candidate.from_json(record.space, trial.candidate)
+    float_model, statistics = _float_model(store, view, own, candidate)
+    artifact = trial.artifact_sha256
+    if artifact is None:
+        raise ValueError(f"trial {trial.number} is complete, but has no artifact")
+    ports = own.to_ports()
+    if own.io == "int8":
+        ports = quantised_ports(ports, store.blobs.path(artifact).read_bytes())
+    layers = map_layers(read_graph(store.blobs.path(float_model)), own.target.to_target())
+    facts = RecipeFacts.model_validate({
+        "schema": SCHEMA, "study": record.name, "created": datetime.now(UTC), "seed": own.seed,
+        "compiler": own.compiler, "io": own.io, "target": own.target, "candidate": CandidateEntry.of(candidate),
+        "prune_criterion": own.prune_criterion, "model": own.model, "data": own.data, "tools": dict(own.tools),
+        "inputs": tuple(PortEntry.of(p) for p in ports.inputs),
+        "outputs": tuple(PortEntry.of(p) for p in ports.outputs),
+        "measured": (_measured(store, found),), "accuracy": _accuracy(found)})
+    return export_bundle(output, facts, store.blobs, artifact=artifact, float_model=float_model, statistics=statistics,
+                         quantiser_recipe=quantiser_recipe(layers, candidate, own.io), overwrite=overwrite)
+
+
+def _float_model(store: Store, view: StudyView, own: Recipe, candidate: Candidate) -> tuple[str, str]:
+    """Return the blobs of the float model and of its statistics, at the candidate's widths."""
+    if candidate.widths == own.to_candidate().widths and candidate.recovery == own.to_candidate().recovery:
+        return own.files["float.tflite"].sha256, own.files["calibration.json"].sha256
+    prepared = next((step.outputs for step in reversed(store.steps(view.record.id)) if step.name == "prepare"), None)
+    if candidate.widths or prepared is None:
+        raise UsageError(f"candidate {candidate.id} is pruned otherwise than the winner of study {view.record.name!r}, "
+                         "so that its float model is not in the study's recipe; to get its recipe, continue the study "
+                         "with constraints that it wins by")
+    return prepared["float_model"], prepared["statistics"]
+
+
+def _measured(store: Store, found: Picked) -> Measured:
+    point, config = found.point, found.config
+    purpose = Purpose.CONFIRM if point.confirmed else Purpose.SEARCH
+    measurement = next(m.measurement for m in store.history(point.trial.id).measurements if m.purpose is purpose)
+    latency = point.latency
+    return Measured(
+        board=measurement.board, kind=measurement.kind, runtime=measurement.runtime,
+        runtime_version=measurement.runtime_version, threads=measurement.threads,
+        latency=Latency(median_s=latency.median, p90_s=latency.p90, ci95_s=latency.ci95, statistic=config.latency_stat,
+                        budget_s=found.goal.latency_budget_s, probability=found.probability),
+        simulated=measurement.simulated)
+
+
+def _accuracy(found: Picked) -> dict[str, dict[str, float]]:
+    known = {"validation": dict(found.point.evidence.metrics)}
+    return known if found.point.test is None else {**known, "test": dict(found.point.test)}
