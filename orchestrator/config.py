@@ -174,7 +174,7 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
     if found.objective is None:
         return found
     try:
-        check_objectives(found.objective, found.sampler, found.budget is not None or found.size_budget is not None)
+        check_objectives(str(found.objective), found.sampler, found.budget is not None or found.size_budget is not None)
     except UsageError as error:
         raise UsageError(f"{_place('objective', file, given)} {found.objective}: {error}") from error
     return found

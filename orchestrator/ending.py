@@ -20,7 +20,7 @@ SLACK = 1.02
 """A budget that is suggested is so much larger than the latency that was measured once."""
 LEAST = 0.01
 """Smaller probabilities and gains (points) are not told apart."""
-SAYS_NOT = "the sampler {} does not say what further measurements would bring"
+SAYS_NOT = "the sampler {} does not say"
 NOTHING_MEETS = "nothing that was measured meets the goal, so that whatever does would be an improvement"
 OUT_OF_REACH = "the latency budget is out of reach"
 NOT_PROPOSED = "this run of the search proposed nothing"

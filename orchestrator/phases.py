@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from orchestrator.contradictions import refuse_hopeless
 from orchestrator.costmodel import prior_for
 from orchestrator.ending import (
     NOT_PROPOSED,
@@ -44,6 +45,7 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
 
     Raises:
         NothingRan: float32 itself does not run on the board.
+        UsageError: float32 shows that a constraint cannot be met.
         KeyboardInterrupt: the user stopped before float32 was measured.
     """
     config = bench.config
@@ -60,6 +62,7 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
     def learn(found: Found) -> None:
         if found.name == "float32" and found.evidence is not None:
             bench.bench.set_reference(found.job())
+            refuse_hopeless(config, bench.objective, bench.layers.space, found.evidence)
         tell(found)
 
     bench.progress.phase("measuring the baselines")

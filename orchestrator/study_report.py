@@ -43,7 +43,8 @@ def print_study(document: StudyShow, view: StudyView, console: Console) -> None:
         ("infeasible", counts["infeasible"]), ("failed", counts["failed"]),
         ("running" if study["status"] == "RUNNING" else "unfinished", counts["running"])) if number)
     asked = ", ".join(f"{word} {value}" for word, value in (
-        ("budget", study["budget"]), ("size budget", study["size_budget"]), ("max drop", study["max_drop"]),
+        ("objective", view.config.objective), ("budget", study["budget"]),
+        ("size budget", study["size_budget"]), ("max drop", study["max_drop"]),
         ("require", "; ".join(view.config.require) or None)) if value is not None)
     console.print(f"[bold]{escape(study['name'])}[/]: {study['status'].lower()}, started {study['created_at']}",
                   highlight=False)

@@ -14,6 +14,7 @@ from types import FrameType
 from device_farm.inventory import Inventory
 from orchestrator.conclude import conclude
 from orchestrator.config import CHANGEABLE, StudyConfig
+from orchestrator.contradictions import refuse_hopeless
 from orchestrator.document import Document
 from orchestrator.errors import UsageError
 from orchestrator.finish import confirm_finalists, evaluate_on_test
@@ -115,7 +116,9 @@ class StudyRun:
         self._measuring = True
         absent = measure_baselines(bench, loop, lambda found: None)
         self._proposing = True
-        goal = resolve_goal(self._config, bench.objective, baseline_evidence(loop))
+        known = baseline_evidence(loop)
+        goal = resolve_goal(self._config, bench.objective, known)
+        refuse_hopeless(self._config, bench.objective, bench.layers.space, known["float32"], goal.size_budget_bytes)
         self._progress.goal(goal, self._config.latency_stat)
 
         leader: str | None = None
@@ -162,7 +165,7 @@ class StudyRun:
                              "compared; start a new --study")
 
     def _check_metrics(self, bench: Workbench) -> None:
-        """Refuse a word for a metric that nobody measures, before anything is built. Raises UsageError."""
+        """Refuse metrics that nobody measures and sizes that nothing has, before a study begins. Raises UsageError."""
         asked = parse_objectives(self._config.objective).metric if self._config.objective else None
         if asked is not None and asked not in bench.prepared.metric_names:
             raise UsageError(f"--objective {self._config.objective!r}: no board of this study measures {asked}; "
@@ -172,6 +175,7 @@ class StudyRun:
             if requirement.metric not in bench.prepared.metric_names:
                 raise UsageError(f"--require {requirement.metric!r}: no such metric; measured are "
                                  f"{', '.join(bench.prepared.metric_names)}")
+        refuse_hopeless(self._config, bench.objective, bench.layers.space)
 
     def _open_study(self, bench: Workbench) -> StudyRecord:
         """Create the study, or claim it and refuse what a resume may not change. Raises UsageError."""
