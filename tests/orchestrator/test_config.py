@@ -239,11 +239,11 @@ def test_objectives_that_make_no_sense_are_refused(given: dict[str, Any], messag
     assert message in refusal(None, **given)
 
 
-def test_a_front_is_searched_by_the_adaptive_sampler_unless_another_is_named() -> None:
+def test_a_front_needs_no_sampler_and_one_objective_no_front() -> None:
     assert load_config(None, {"objective": "accuracy,latency"}).sampler == "adaptive"
     assert load_config(None, {"objective": "recall_6, latency, size", "sampler": "nsga2"}).sampler == "nsga2"
-    assert load_config(None, {"objective": "accuracy", "budget": "1ms"}).sampler == "tpe"
-    assert load_config(None, {"objective": "latency", "max_drop": 1.0}).sampler == "tpe"
+    assert load_config(None, {"objective": "accuracy", "budget": "1ms", "sampler": "tpe"}).objective == "accuracy"
+    assert load_config(None, {"objective": "latency", "max_drop": 1.0, "sampler": "tpe"}).objective == "latency"
 
 
 def test_a_study_file_may_ask_for_a_front(tmp_path: Path) -> None:
