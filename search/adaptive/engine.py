@@ -33,6 +33,8 @@ SHRINK = (0.97, 0.92, 0.85, 0.75)
 """Where the least latency is looked for: budgets relative to the incumbent's latency."""
 SPREAD = 5
 """Points of the front that are solved for in one round."""
+FAST = 0.6
+"""Where the front may begin: relative to the least latency that is believed of what the host knows."""
 TRUST = (0.0, 0.5, 2.0)
 """Penalties on leaving the incumbent, in its own mean divergence per site."""
 INNER = 2
@@ -250,7 +252,7 @@ class Engine:
         configs, accuracy = self.memory.known()
         configs = np.concatenate([configs[np.isfinite(accuracy)], self.floating[None]])
         times = posterior.predict(configs)[0]
-        low, high = 0.8 * float(times.min()), min(float(times.max()), self.budget_s or np.inf)
+        low, high = FAST * float(times.min()), min(float(times.max()), self.budget_s or np.inf)
         shift = (0.5 + len(self.model.readings) * 0.618) % 1.0
         return tuple(float(low * (high / low) ** ((n + shift) / SPREAD)) for n in range(SPREAD))
 
