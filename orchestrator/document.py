@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.loop import Found
 from orchestrator.outcome import Outcome
 from orchestrator.pruned import pruned_groups
-from orchestrator.schemas.search import CORNER, NO_ENERGY, NOT_EVALUATED
+from orchestrator.schemas.search import CORNER, NO_CORNER, NO_ENERGY, NOT_EVALUATED
 from orchestrator.store.records import TrialRole
 
 SCHEMA = 1
@@ -73,10 +73,11 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
 def _hypervolume(outcome: Outcome) -> Document:
     if outcome.goal.front is None:
         return {"hypervolume": None, "hypervolume_absent_because": "one best candidate was looked for, no front"}
-    corner = outcome.corner()
-    return {"hypervolume": {"value": outcome.hypervolume(), "reference": {
-        "latency_s": corner.latency_s, "accuracy": corner.accuracy, "of": CORNER}},
-        "shipped_least": outcome.goal.front.least}
+    corner, least = outcome.corner(), outcome.goal.front.least
+    if corner is None:
+        return {"hypervolume": None, "hypervolume_absent_because": NO_CORNER, "shipped_least": least}
+    return {"hypervolume": {"value": outcome.hypervolume(corner), "reference": {
+        "latency_s": corner.latency_s, "accuracy": corner.accuracy, "of": CORNER}}, "shipped_least": least}
 
 
 def _winner(outcome: Outcome) -> Document | None:

@@ -59,21 +59,21 @@ class Outcome:
             return [self.goal.objective, LATENCY, *([SIZE] if front.size else [])]
         return [self.goal.objective if self.goal.maximises_quality else LATENCY]
 
-    def corner(self) -> Corner:
-        """Return the reference point of hypervolumes: the slowest and the least accurate of the recipes.
+    def corner(self) -> Corner | None:
+        """Return the reference point of hypervolumes: the slowest and the least accurate of the uniform recipes.
 
-        These are the uniform ones and the seeds, as the search measured them: the same for every sampler.
+        As the search measured them: the same for every sampler. None where only one was measured.
         """
         recipes = [f.evidence for f in self.loop.found.values()
-                   if f.role is not TrialRole.SEARCH and f.evidence is not None]
-        return corner_of(recipes, self.goal.objective)
+                   if f.role is TrialRole.BASELINE and f.evidence is not None]
+        return corner_of(recipes, self.goal.objective) if len(recipes) > 1 else None
 
-    def hypervolume(self) -> float:
-        """Return the area that the front dominates of the corner."""
+    def hypervolume(self, corner: Corner) -> float:
+        """Return the area that the front dominates of a corner."""
         statistic = self.bench.config.latency_stat
         front = [replace(f.evidence, latency_s=self.latency_of(f).value(statistic))
                  for f in self.front() if f.evidence is not None]
-        return hypervolume(front, self.corner(), self.goal.objective)
+        return hypervolume(front, corner, self.goal.objective)
 
     def front(self) -> list[Found]:
         """Return the candidates that no other beats, fastest first."""

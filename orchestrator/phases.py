@@ -20,6 +20,7 @@ from orchestrator.errors import NothingRan
 from orchestrator.finish import rebuild
 from orchestrator.host_oracle import PoolOracle
 from orchestrator.loop import Found, Loop
+from orchestrator.objectives import parse_objectives
 from orchestrator.store.records import TrialRole
 from orchestrator.units import counted, parse_budget
 from orchestrator.workbench import Workbench
@@ -98,7 +99,9 @@ def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
     The adaptive engine does without, but for a front, whose fast end they show: for one budget it finds out more with
     the same measurements.
     """
-    if loop.stop() or (bench.config.sampler == "adaptive" and bench.config.objective is None):
+    objective = bench.config.objective
+    front = objective is not None and parse_objectives(objective).front
+    if loop.stop() or (bench.config.sampler == "adaptive" and not front):
         return
     bench.progress.phase("measuring the per-operator-kind seeds")
     baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}

@@ -27,7 +27,7 @@ def print_report(document: Document, console: Console) -> None:
     widened = max((len(e["widened"]) for e in document["baselines"]), default=0)
     if widened:
         console.print(f"* up to {counted(widened, 'layer')} took the next wider legal format", highlight=False)
-    wanted = document.get("hypervolume") is not None
+    wanted = "shipped_least" in document
     front = document["pareto"] if wanted else [
         e for e in document["pareto"] if e["candidate_id"] != (document["winner"] or {}).get("candidate_id")]
     if front:
@@ -85,12 +85,14 @@ def _pareto(document: Document, objective: str) -> Table:
 
 def _front(document: Document) -> str:
     """Say what a front is worth, and how another of its points is taken."""
+    text = (f"The winner is the fastest of the front with {document['objective']} >= {document['shipped_least']:.4f}, "
+            "else its most accurate; 'orchestrator studies pick' takes another.")
     worth = document["hypervolume"]
+    if worth is None:
+        return text
     corner = worth["reference"]
-    return (f"The winner is the fastest of the front with {document['objective']} >= {document['shipped_least']:.4f}, "
-            "else its most accurate; 'orchestrator studies pick' takes another. Hypervolume "
-            f"{worth['value']:.4f}, from {show_seconds(corner['latency_s'])} and {corner['accuracy']:.4f}, "
-            f"{corner['of']}.")
+    return (f"{text} Hypervolume {worth['value']:.4f}, from {show_seconds(corner['latency_s'])} and "
+            f"{corner['accuracy']:.4f}, {corner['of']}.")
 
 
 def _ending(document: Document) -> list[str]:

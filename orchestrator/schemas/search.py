@@ -9,7 +9,8 @@ from typing_extensions import TypedDict
 from orchestrator.schemas.strict import strict
 
 NO_ENERGY = "no meter is configured for this board"
-CORNER = "the slowest and the least accurate of the uniform recipes and the seeds"
+CORNER = "the slowest and the least accurate of the uniform recipes"
+NO_CORNER = "only one uniform recipe was measured, and its corner is that of all; see --baselines all"
 NOT_EVALUATED = "only baselines and the winner are evaluated on the test split"
 
 

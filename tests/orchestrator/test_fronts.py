@@ -83,6 +83,7 @@ class TestFront:
         front = searched.document["pareto"]
         assert len(front) >= 3
         assert front[0]["latency_s"]["confirmed"]
+        assert searched.document["seeds"], "they mark its fast end"
         points = [(e["latency_s"]["median"], e["accuracy"]["validation"]) for e in front]
         assert points == sorted(points)
         assert [a for _, a in points] == sorted({a for _, a in points})
