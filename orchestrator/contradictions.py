@@ -10,7 +10,8 @@ from search.space import SearchSpace
 
 BESIDE = 0.9
 """Every artifact holds at least this share of what float32's holds beside its weights."""
-ROUNDING = 1e-9
+GAIN = 0.01
+"""By more than this no candidate is better than float32: rounding may gain a little on a validation split."""
 
 
 def refuse_hopeless(config: StudyConfig, metric: str, space: SearchSpace, float32: Evidence | None = None,
@@ -40,9 +41,9 @@ def refuse_hopeless(config: StudyConfig, metric: str, space: SearchSpace, float3
         return
     requirements = [Requirement.parse(text) for text in config.require]
     for name, bound in resolve_minimum(metric, None, requirements, float32.metrics).items():
-        if float32.metrics[name] < bound - ROUNDING:
+        if float32.metrics[name] < bound - GAIN:
             raise UsageError(f"--require asks for {name} >= {bound:.4f}, but float32 itself has "
-                             f"{float32.metrics[name]:.4f}, and narrower formats lose rather than gain{again} "
+                             f"{float32.metrics[name]:.4f}, and narrower formats do not gain a point{again} "
                              f"--require '{name} >= -0.01' allows one point less than float32 has")
 
 

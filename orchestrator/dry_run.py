@@ -6,24 +6,33 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
 from device_farm.inventory import Inventory
 from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
+from orchestrator.phases import does_without_seeds
 from orchestrator.progress import Progress
 from orchestrator.store.store import Store
 from orchestrator.tables import SIMULATED, Name, figures_table
 from orchestrator.units import counted, show_bytes, show_seconds
-from orchestrator.workbench import open_workbench, result_of
-from profilers.accuracy import build_and_evaluate
+from orchestrator.workbench import Workbench, open_workbench, result_of
+from profilers.accuracy import HostReport, build_and_evaluate
 from profilers.golden import tolerance
+from profilers.sites import sites_of
+from search.adaptive.quality import probes
+from search.proposers.adaptive import CONVERSIONS, EVALUATIONS, PASSES
 from search.recipes import Named, seeds, uniform
 
 SCHEMA = 1
 CONFIRMATION_S = 3.0
 """Confirmation and test split, of a small network; part of the estimate only."""
+PASS = 0.1
+"""A calibration pass beside an evaluation of the accuracy; part of the estimate only."""
+CONVERSION_S = 3.0
+"""Of a small network at new widths; part of the estimate only."""
 
 
 def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path, progress: Progress) -> dict[str, Any]:
@@ -57,14 +66,29 @@ def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
             "left_out": [{"name": entry.name or None, "reason": entry.reason} for entry in bench.left_out],
             "log10_candidates": round(bench.layers.space.log10_size, 2),
             "parameters": bench.prepared.parameters, "baselines": names,
-            "seeds": [n.name for n in seeds(bench.layers.space, config.threads)],
+            "seeds": [] if does_without_seeds(config) else [
+                n.name for n in seeds(bench.layers.space, config.threads)],
             "prices": {"build_s": report.build_s, "accuracy_s": report.evaluate_s, "measurement_s": measured_s},
             "float32": {"latency_s": sorted(measurement.wall_ns)[len(measurement.wall_ns) // 2] * 1e-9,
                         "size_bytes": report.built.artifact.size_bytes, "metrics": dict(report.metrics)},
             "measurements": config.measurements,
-            "estimate_s": round(each_s * config.measurements + CONFIRMATION_S, 1),
+            "estimate_s": round(each_s * config.measurements + engine_s(bench, report) + CONFIRMATION_S, 1),
             "simulated": measurement.simulated,
         }
+
+
+def engine_s(bench: Workbench, report: HostReport) -> float:
+    """Estimate what the adaptive engine takes on the host: its first table, then tables and accuracies every time."""
+    config = bench.config
+    if config.sampler != "adaptive":
+        return 0.0
+    graph = sites_of(bench.layers).graph
+    table = len(probes(graph, np.zeros(graph.length, np.int64)))
+    proposals = max(config.measurements - len(config.needed_baselines()), 0)
+    passes, accuracies = table + PASSES * proposals, 2 * EVALUATIONS * proposals
+    converted = 2 * CONVERSIONS * proposals if bench.layers.space.groups else 0
+    host_s = report.build_s + report.evaluate_s
+    return (passes * (report.build_s + PASS * report.evaluate_s) + accuracies * host_s + converted * CONVERSION_S) / 2
 
 
 def print_dry_run(document: dict[str, Any], console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from orchestrator.config import StudyConfig
 from orchestrator.contradictions import refuse_hopeless
 from orchestrator.costmodel import prior_for
 from orchestrator.ending import (
@@ -93,15 +94,19 @@ def baseline_evidence(loop: Loop) -> dict[str, Evidence]:
             if f.role is TrialRole.BASELINE and f.name is not None and f.evidence is not None}
 
 
+def does_without_seeds(config: StudyConfig) -> bool:
+    """Tell whether the sampler has a better use for the measurements."""
+    front = config.objective is not None and parse_objectives(config.objective).front
+    return config.sampler == "adaptive" and config.budget is not None and not front
+
+
 def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
     """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave.
 
-    The adaptive engine does without, but for a front, whose fast end they show: for one budget it finds out more with
-    the same measurements.
+    With a latency budget the adaptive engine does without: it finds out more with the same measurements. Where there is
+    none, or a front is looked for, they show how fast the network can be.
     """
-    objective = bench.config.objective
-    front = objective is not None and parse_objectives(objective).front
-    if loop.stop() or (bench.config.sampler == "adaptive" and not front):
+    if loop.stop() or does_without_seeds(bench.config):
         return
     bench.progress.phase("measuring the per-operator-kind seeds")
     baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}

@@ -29,11 +29,11 @@ TARGETS = (0.975, 0.99, 1.005)
 """Budgets that are solved for, relative to the real one."""
 CAUTIOUS = (0.88, 0.94, 0.98)
 """The same while nothing is known to meet the budget."""
-SHRINK = (0.97, 0.92, 0.85, 0.75)
+SHRINK = (0.97, 0.9, 0.75, 0.55)
 """Where the least latency is looked for: budgets relative to the incumbent's latency."""
 SPREAD = 5
 """Points of the front that are solved for in one round."""
-FAST = 0.6
+FAST = 0.8
 """Where the front may begin: relative to the least latency that is believed of what the host knows."""
 TRUST = (0.0, 0.5, 2.0)
 """Penalties on leaving the incumbent, in its own mean divergence per site."""
@@ -150,8 +150,10 @@ class Engine:
             self._evaluate(self._screen(self._pool(posterior, rng), posterior))
             if not fresh_table:
                 break
-        pool, _ = self.memory.known()
-        pool = pool[np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)]
+        pool, accuracy = self.memory.known()
+        free = np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)
+        runs = free & np.isfinite(accuracy)
+        pool = pool[runs if runs.any() else free]
         judge = self.judge(posterior)
         self.outlook = judge.outlook(pool, self.margin)
         return judge.choose(pool) if len(pool) else self._any_left()

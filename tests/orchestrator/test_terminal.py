@@ -88,7 +88,8 @@ def dry(simulated: bool) -> dict[str, Any]:
     layers = [{"name": f"encoder.blocks.{i}.attention.softmax_of_a_very_long_name", "kind": "MEAN+SQUARED_DIFFERENCE"
                "+ADD+RSQRT+MUL+SUB", "weights": 4096, "macs": 200_704, "choices": ["float32", "int8"]} for i in (0, 1)]
     document = {
-        "schema": 1, "dry_run": True, "model": "net.py:make", "layers": layers, "log10_candidates": 0.6,
+        "schema": 1, "dry_run": True, "model": "net.py:make", "layers": layers, "groups": [],
+        "left_out": [], "log10_candidates": 0.6,
         "board": {"name": "sim", "kind": "sim", "runtime": {"name": "litert", "version": "2.3.0"}}, "parameters": 8192,
         "baselines": ["float32"], "seeds": ["int8:weighted"], "measurements": 48, "estimate_s": 38.0,
         "prices": {"build_s": 0.18, "accuracy_s": 1.26, "measurement_s": 0.134}, "simulated": simulated,
