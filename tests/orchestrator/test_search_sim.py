@@ -45,7 +45,7 @@ def test_a_tail_gets_the_runs_that_it_needs(tmp_path: Path) -> None:
 def test_the_adaptive_sampler_finds_goes_on_and_never_repeats(tmp_path: Path) -> None:
     first = search(tmp_path, "--sampler", "adaptive", "--budget", "0.97x:int8", "--measurements", "13")
     assert first["goal_met"] is True
-    search(tmp_path, "--measurements", "16", "--resume")
+    search(tmp_path, "--sampler", "adaptive", "--measurements", "16", "--resume")
     with Store.open(tmp_path / "store") as store:
         histories = store.histories(store.study("more").id)
     proposed = [h for h in histories if h.trial.role is TrialRole.SEARCH]
