@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +20,7 @@ from orchestrator.executor import HostPool
 from orchestrator.schemas.costmodel import CostmodelCollected
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.scratch import Scratch
+from orchestrator.signals import handled
 from orchestrator.store.records import LayerRecord, point_of
 from orchestrator.store.store import Store
 from orchestrator.workbench import WORKERS, result_of
@@ -108,7 +106,7 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
             scratch = Scratch()
             session = _Session(store, board, bench, pool, place, agent, where, scratch.path, counts, tell)
             try:
-                with _interruptible():
+                with handled():
                     session.run(points, known, None if wanted.limit_s is None else started + wanted.limit_s)
             except KeyboardInterrupt:
                 interrupted = True
@@ -233,16 +231,3 @@ def _job(layer: PreparedLayer) -> Job:
 def _median_s(measurement: Measurement) -> float:
     return statistics.median(measurement.wall_ns) * 1e-9
 
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the sweep, also where a shell that started it in the background ignores SIGINT."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -29,6 +27,7 @@ from orchestrator.phases import (
     search_proposals,
 )
 from orchestrator.progress import Progress
+from orchestrator.signals import handled
 from orchestrator.store.claims import HEARTBEAT_S
 from orchestrator.store.errors import StudyInUse
 from orchestrator.store.journal import OptunaJournal
@@ -90,7 +89,7 @@ class StudyRun:
         else:
             self._refuse_existing()
         workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress, self._stop)
-        with self._graceful(), workbench as bench:
+        with handled(self._interrupt), workbench as bench:
             self._check_metrics(bench)
             study = self._open_study(bench)
             status = StudyStatus.FAILED
@@ -228,25 +227,12 @@ class StudyRun:
             self._progress.note(f"--time {self._config.time} is over: nothing more is proposed")
         return (late and self._proposing) or self._stop.is_set()
 
-    @contextlib.contextmanager
-    def _graceful(self) -> Iterator[None]:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """First Ctrl-C: finish what is being measured, then stop. Second, or while nothing is measured: at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handler(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set() or not self._measuring:
-                raise KeyboardInterrupt
-            self._stop.set()
-            self._progress.note("stopping after the measurement under way; Ctrl-C again stops at once")
-
-        previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, old in previous.items():
-                signal.signal(number, old)
+        if self._stop.is_set() or not self._measuring:
+            raise KeyboardInterrupt
+        self._stop.set()
+        self._progress.note("stopping after the measurement under way; Ctrl-C again stops at once")
 
 
 class _Heartbeat:

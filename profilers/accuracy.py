@@ -23,7 +23,7 @@ from profilers.runner import AgentRunner, RuntimePlace
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
 from recipes.compilers.tflite.build import BuildInputs, Built, build
-from recipes.compilers.tflite.narrowed import narrowed_outputs
+from recipes.compilers.tflite.narrowed import narrowed_outputs, whole_outputs
 from recipes.models.dataset import Metric, Split, apply_metrics, load_data, top1
 from recipes.models.source import Reference
 from recipes.ports import Ports
@@ -142,7 +142,7 @@ def narrowing_divergence(builder: BuildInputs, widths: tuple[tuple[str, int], ..
     if builder.pruning is None:
         raise ValueError("this study does not prune; its inputs lack the network and the plan")
     folder = builder.blob_folder
-    expected = narrowed_outputs(folder, builder.pruning, {}, NARROWED)
+    expected = whole_outputs(folder, builder.pruning, NARROWED)
     found = narrowed_outputs(folder, builder.pruning, dict(widths), NARROWED)
     return float(np.mean([output_divergence(one, two) for one, two in zip(expected, found, strict=True)]))
 

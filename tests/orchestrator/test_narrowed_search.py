@@ -14,37 +14,39 @@ from orchestrator.progress import Silent
 from orchestrator.store.store import Store
 from orchestrator.study_run import StudyRun
 from orchestrator.workbench import open_workbench
+from profilers.accuracy import narrowing_divergence
 from profilers.prior import roofline_prior
 from profilers.simulation import CORTEX_A72
 from profilers.sites import sites_of
+from recipes.compilers.tflite.build import BuildInputs
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import LayerMap
 from search.candidate import Candidate, Recovery
 
+Searched = tuple[Store, dict[str, Any], LayerMap, BuildInputs]
 KEYS: dict[str, Any] = {
     "study": "narrow", "device": "sim", "model": "demo:residual", "budget": "0.7x:int8", "prune": True,
     "sampler": "adaptive", "measurements": 8, "baselines": "needed"}
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Any], LayerMap]:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     folder = tmp_path_factory.mktemp("narrowed")
     store, config = Store.open(folder / "store"), StudyConfig.model_validate(KEYS)
     document = StudyRun(store, Inventory(), config, Path.cwd(), Silent()).run()[1]
     with open_workbench(store, Inventory(), config, Path.cwd(), Silent()) as bench:
-        return store, dict(document), bench.layers
+        return store, dict(document), bench.layers, bench.builder
 
 
-def candidates(searched: tuple[Store, dict[str, Any], LayerMap]) -> list[tuple[Candidate, str]]:
+def candidates(searched: Searched) -> list[tuple[Candidate, str]]:
     """Return every candidate that was built, with its artifact."""
-    store, _, layers = searched
+    store, _, layers, _ = searched
     return [(Candidate.from_json(layers.space, h.trial.candidate), h.trial.artifact_sha256)
             for h in store.histories(store.study("narrow").id) if h.trial.artifact_sha256 is not None]
 
 
-def test_a_budget_that_no_format_reaches_is_met_by_narrowing(
-        searched: tuple[Store, dict[str, Any], LayerMap]) -> None:
-    _, document, _ = searched
+def test_a_budget_that_no_format_reaches_is_met_by_narrowing(searched: Searched) -> None:
+    _, document, _, _ = searched
     int8 = next(entry for entry in document["baselines"] if entry["name"] == "int8")
     winner = document["winner"]
     assert document["goal_met"]
@@ -55,8 +57,8 @@ def test_a_budget_that_no_format_reaches_is_met_by_narrowing(
     assert {c.recovery for c in narrowed} == {Recovery.RECONSTRUCT}
 
 
-def test_candidates_and_configurations_become_each_other(searched: tuple[Store, dict[str, Any], LayerMap]) -> None:
-    _, _, layers = searched
+def test_candidates_and_configurations_become_each_other(searched: Searched) -> None:
+    _, _, layers, _ = searched
     sites = sites_of(layers)
     for candidate, _ in candidates(searched):
         picks = sites.picks(candidate)
@@ -64,8 +66,8 @@ def test_candidates_and_configurations_become_each_other(searched: tuple[Store, 
         assert np.array_equal(sites.graph.settle(picks[None])[0], picks), "groups agree on their level"
 
 
-def test_sites_that_share_channels_share_a_group(searched: tuple[Store, dict[str, Any], LayerMap]) -> None:
-    _, _, layers = searched
+def test_sites_that_share_channels_share_a_group(searched: Searched) -> None:
+    _, _, layers, _ = searched
     graph = sites_of(layers).graph
     names = {site.name: site.group for site in graph.sites}
     for group in layers.space.groups:
@@ -75,11 +77,20 @@ def test_sites_that_share_channels_share_a_group(searched: tuple[Store, dict[str
             assert {names[graph.sites[other].name] for other in (site.source, *site.skips)} == {site.group}
 
 
-def test_the_prior_of_narrowed_layers_is_what_the_roofline_says_of_the_artifact(
-        searched: tuple[Store, dict[str, Any], LayerMap]) -> None:
-    store, _, layers = searched
+def test_the_prior_of_narrowed_layers_is_what_the_roofline_says_of_the_artifact(searched: Searched) -> None:
+    store, _, layers, _ = searched
     sites = sites_of(layers)
     prior = roofline_prior(layers, sites, CORTEX_A72, threads=1)
     ratios = {c.id: float(prior.total(sites.picks(c)[None])[0]) / CORTEX_A72.seconds(read_graph(store.blobs.path(sha)))
               for c, sha in candidates(searched)}
     assert 0.9 < min(ratios.values()) <= max(ratios.values()) < 1.1
+
+
+def test_the_narrower_a_group_the_more_its_estimate_diverges(searched: Searched) -> None:
+    _, _, layers, builder = searched
+    for group in (layers.space.groups[0], layers.space.groups[-1]):
+        widths = [group.widths[1], group.widths[-1]] if len(group.widths) > 2 else [group.widths[-1]]
+        found = [narrowing_divergence(builder, ((group.name, width),)) for width in widths]
+        assert found == sorted(found)
+        assert found[0] > 0
+        assert narrowing_divergence(builder, ((group.name, widths[0]),)) == found[0], "the same twice"

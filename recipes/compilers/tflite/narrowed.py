@@ -82,18 +82,22 @@ def narrowed_model(blob_folder: Path, inputs: PruneInputs, candidate: Candidate)
 
 def narrowed_outputs(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int],
                      examples: int) -> tuple[Array, ...]:
-    """Return what PyTorch computes at some widths on the first calibration inputs; with no widths the whole network.
+    """Return what PyTorch computes at some widths on the first calibration inputs.
 
     A cheap estimate: least squares on these few examples only, and no conversion. Runs user code.
     """
-    whole, arrays = _whole(blob_folder, inputs), _calibration(blob_folder, inputs.calibration)
-    few = {name: array[:examples] for name, array in arrays.items()}
-    if not widths:
-        return run(whole.network, few, inputs.positional, "the calibration inputs")
+    whole, few = _whole(blob_folder, inputs), _few(blob_folder, inputs.calibration, examples)
     narrowed = recover(whole.network, whole.plan, widths, tensors(few, 0, examples), inputs.positional,
                        Recovery.RECONSTRUCT, inputs.seed).network
     with repeatable():
         return run(narrowed, few, inputs.positional, "the calibration inputs")
+
+
+@lru_cache(maxsize=1)
+def whole_outputs(blob_folder: Path, inputs: PruneInputs, examples: int) -> tuple[Array, ...]:
+    """Return what PyTorch computes at full width on the first calibration inputs. Runs user code."""
+    few = _few(blob_folder, inputs.calibration, examples)
+    return run(_whole(blob_folder, inputs).network, few, inputs.positional, "the calibration inputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,10 @@ def _calibration(blob_folder: Path, split: str) -> Mapping[str, Array]:
     return Split.from_bytes(BlobStore(blob_folder).path(split).read_bytes()).inputs
 
 
+def _few(blob_folder: Path, split: str, examples: int) -> dict[str, Array]:
+    return {name: array[:examples] for name, array in _calibration(blob_folder, split).items()}
+
+
 def _recover(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], level: Recovery) -> dict[str, bytes]:
     whole, arrays = _whole(blob_folder, inputs), _calibration(blob_folder, inputs.calibration)
     everything = tensors(arrays, 0, len(next(iter(arrays.values()))))
@@ -139,7 +147,7 @@ def _convert(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], 
     whole, arrays = _whole(blob_folder, inputs), _calibration(blob_folder, inputs.calibration)
     narrowed = recover(whole.network, whole.plan, widths, {}, inputs.positional, Recovery.NONE, inputs.seed).network
     load_weights(narrowed.module, BlobStore(blob_folder).path(weights).read_bytes(), inputs.model.text)
-    few = {name: array[:CHECKED] for name, array in arrays.items()}
+    few = _few(blob_folder, inputs.calibration, CHECKED)
     at = _at(widths)
     try:
         with repeatable(), foreign(f"the conversion of the narrowed network ({at})", ModelError):
