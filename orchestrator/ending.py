@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.units import Budget, show_seconds
-from search.adaptive.judge import Outlook
+from search.adaptive.judge import FASTER, Outlook
 from search.goal import TIE, Goal
-from search.proposers.front import FASTER
 from search.proposers.reach import Reach
 from search.proposers.stopping import UNREACHABLE, Why
 

@@ -35,7 +35,7 @@ from search.adaptive.latency import LatencyModel
 from search.adaptive.memory import News
 
 if TYPE_CHECKING:
-    from search.adaptive.engine import Extra
+    from search.adaptive.graph import Extra
 
 Choice = Mapping[str, str]
 """Site -> name of its option."""
@@ -96,7 +96,7 @@ class AdaptiveSampler(BaseSampler):
         self._news: dict[int, News] = {}
         self._random = RandomSampler(seed)
         self.outlook: Outlook | None = None
-        """What the last proposal is expected to bring; None before the first."""
+        """What the last proposal is expected to bring; None before the first, and while nothing meets the budget."""
 
     def choice(self, trial: Trial) -> dict[str, str]:
         """Return what a trial is to measure: site -> option. Call it once in the objective."""

@@ -6,7 +6,7 @@ are evaluated at once. A configuration is an int array (sites,): the option's in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -227,6 +227,26 @@ class Graph:
         rows[np.arange(len(rows)), sites[moves]] = options[moves]
         return self.settle(rows)
 
+    def every(self) -> Iterator[Ints]:
+        """Yield all legal configurations, each once: (sites,)."""
+        return self.among([range(len(site.options)) for site in self.sites])
+
+    def among(self, options: Sequence[Sequence[int]]) -> Iterator[Ints]:
+        """Yield the legal configurations of these options of every site, each once: (sites,)."""
+        picked = np.zeros(self.length, np.int64)
+
+        def rest(site: int) -> Iterator[Ints]:
+            if site == self.length:
+                yield picked.copy()
+                return
+            leader = self.leaders[site]
+            for option in options[site]:
+                if leader == site or self.levels[site, option] == self.levels[leader, picked[leader]]:
+                    picked[site] = option
+                    yield from rest(site + 1)
+
+        return rest(0)
+
     def group_moves(self, config: Ints) -> Ints:
         """Return every configuration in which one group of several sites has another level: (count, sites)."""
         rows = []
@@ -293,3 +313,11 @@ class Tables:
         own, switching = self.parts(configs)
         total: Floats = own.sum(1) + switching.sum(1)
         return total
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A further additive resource, e.g. the size of the artifact in bytes."""
+
+    tables: Tables
+    limit: float

@@ -13,11 +13,14 @@ from scipy.stats import norm
 from search.adaptive.graph import Floats, Ints
 from search.adaptive.memory import key_of
 from search.adaptive.posterior import Posterior
+from search.hypervolume import area
 
 LEAST_PROBABILITY = 0.35
 """Nothing less likely to meet the budget is measured, once something is known to meet it."""
 CURSE = 0.3
 """What is chosen among hundreds is chosen because its latency is underestimated, by so many standard deviations."""
+FASTER = 0.01
+"""A point that is as accurate as another and this share faster extends the front."""
 
 
 class Aim(StrEnum):
@@ -83,23 +86,45 @@ class Judge:
         if score.max() > 0:
             return np.asarray(pool[np.argmax(score)])
         chance = self.probability(pool)
-        likely = np.where(chance >= LEAST_PROBABILITY, accuracy, -np.inf)
-        return np.asarray(pool[np.argmax(np.where(np.isfinite(likely), likely, -1e9) + 1e-6 * chance)])
+        likely = np.where((chance >= LEAST_PROBABILITY) & np.isfinite(accuracy), accuracy, -np.inf)
+        return np.asarray(pool[np.lexsort((chance, likely))[-1]])
 
-    def outlook(self, pool: Ints, margin: float) -> Outlook:
-        """Return what the best of a pool is expected to bring, and the probability that it is more than `margin`."""
-        best = self.incumbent()
+    def outlook(self, pool: Ints, margin: float) -> Outlook | None:
+        """Return what the best of a pool is expected to bring, and the probability that it is more than `margin`.
+
+        None while nothing that was measured meets the budget, or nothing in the pool runs.
+        """
+        best, accuracy = self.incumbent(), self._accuracy_of(pool)
+        pool, accuracy = pool[np.isfinite(accuracy)], accuracy[np.isfinite(accuracy)]
         if best is None or not len(pool):
-            return Outlook(float("inf"), 1.0)
-        accuracy, chance = self._accuracy_of(pool), self.probability(pool)
+            return None
+        if self.aim is Aim.FRONT:
+            return self._front_outlook(pool, accuracy, margin)
         gain = float(self.score(pool, accuracy).max())
         if self.aim is Aim.ACCURATE:
             better = accuracy > self.accuracy[key_of(best)] + margin
-            return Outlook(gain, float(np.where(better, chance, 0.0).max()))
+            return Outlook(gain, float(np.where(better, self.probability(pool), 0.0).max()))
         mean, deviation = self.posterior.predict(pool)
         now = float(self.posterior.predict(best[None])[0][0])
-        faster = norm.cdf(((1 - margin) * now - mean) / deviation)
-        return Outlook(gain, float(np.where(np.isfinite(accuracy), faster, 0.0).max()))
+        return Outlook(gain, float(norm.cdf(((1 - margin) * now - mean) / deviation).max()))
+
+    def _front_outlook(self, pool: Ints, accuracy: Floats, margin: float) -> Outlook:
+        """Return the points of accuracy that the best would gain over what is as fast; whether it extends the front.
+
+        It does when it is more than `FASTER` faster than everything measured that is as accurate to within the margin
+        (epsilon-dominance: Laumanns et al. 2002, Evolutionary Computation 10, definition 3).
+        """
+        usable = np.isfinite(self._values) & (self.probability(self.measured) >= 0.5)
+        times_s, values = self.posterior.predict(self.measured[usable])[0], self._values[usable]
+        mean, deviation = self.posterior.predict(pool)
+        within = self.probability(pool)
+        rivals = np.where(values[None] >= accuracy[:, None] - margin, times_s[None], np.inf).min(1)
+        alone = np.isinf(rivals)
+        faster = norm.cdf((np.where(alone, 1.0, (1 - FASTER) * rivals) - mean) / deviation)
+        extends = np.where(alone, within, np.minimum(faster, within))
+        as_fast = np.where(times_s[None] <= mean[:, None], values[None], -np.inf).max(1)
+        gains = np.where(np.isfinite(as_fast), np.maximum(accuracy - as_fast, 0.0), 0.0) * extends
+        return Outlook(float(gains.max()), float(extends.max()))
 
     def score(self, pool: Ints, accuracy: Floats) -> Floats:
         """Return expected gains, 0 or more: (configurations,)."""
@@ -150,31 +175,21 @@ class Judge:
     def _growth(self, pool: Ints, accuracy: Floats) -> Floats:
         """Return by how much the hypervolume under the front of log latency and accuracy grows at the mean.
 
-        The reference point is the slowest and the least accurate that is known (Zitzler and Thiele 1998, S metric).
+        The reference point is the slowest and the least accurate that is known.
         """
-        usable = np.isfinite(self._values)
+        usable, runs = np.isfinite(self._values), np.isfinite(accuracy)
         if not usable.any():
-            return np.where(np.isfinite(accuracy), accuracy - np.nanmin(accuracy) + 1e-9, 0.0)
+            return np.where(runs, accuracy - accuracy[runs].min(initial=np.inf) + 1e-9, 0.0)
         times, values = np.log(self.posterior.predict(self.measured[usable])[0]), self._values[usable]
         slowest, worst = float(times.max()) + 0.05, float(values.min()) - 1e-6
         mean, deviation = self.posterior.predict(pool)
         news = np.log(mean + CURSE * deviation)
         if self.budget_s is not None:
             slowest = min(slowest, float(np.log(self.budget_s)))
-        now = _volume(times, values, slowest, worst)
+        now = area(times, values, slowest, worst)
         found = np.zeros(len(pool))
         for index in np.flatnonzero(np.isfinite(accuracy)):
-            found[index] = _volume(np.append(times, news[index]), np.append(values, accuracy[index]), slowest,
-                                   worst) - now
+            found[index] = area(np.append(times, news[index]), np.append(values, accuracy[index]), slowest,
+                                worst) - now
         return np.maximum(found, 0.0)
-
-
-def _volume(times: Floats, values: Floats, slowest: float, worst: float) -> float:
-    """Return the area between a front and its reference point."""
-    order = np.argsort(times, kind="stable")
-    times, values = np.minimum(times[order], slowest), np.maximum(values[order], worst)
-    best = np.maximum.accumulate(values)
-    ends = np.append(times[1:], slowest)
-    return float(((ends - times) * (best - worst)).sum())
-
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from search.adaptive.engine import Extra
-from search.adaptive.graph import Floats, Ints, Tables
+from search.adaptive.graph import Extra, Floats, Ints, Tables
 from search.adaptive.memory import key_of
 from search.adaptive.polish import Problem
 from search.adaptive.solver import solve

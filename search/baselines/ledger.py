@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from search.adaptive.memory import key_of
 from search.baselines.task import Task
 
 SCAN = 5000
+"""Configurations beyond the limits that are passed over before the search ends."""
 MARGIN = 0.02
 """By so much a further resource may be exceeded on paper before a configuration is not measured."""
 PENALTY = 2.0
@@ -127,9 +128,5 @@ class Ledger:
 
     def any_left(self) -> Ints | None:
         """Return the first configuration that is fresh; None when there is none."""
-        rows = product(*self._options)
-        for row in islice(rows, len(self._taken) + SCAN):
-            config = self.task.graph.settle(np.array([row], np.int64))
-            if self.fresh(config)[0]:
-                return np.asarray(config[0])
-        return None
+        every = islice(self.task.graph.among(self._options), len(self._taken) + SCAN)
+        return next((config for config in every if self.fresh(config[None])[0]), None)

@@ -13,8 +13,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from search.adaptive.engine import Extra
-from search.adaptive.graph import Floats, Ints, Tables
+from search.adaptive.graph import Extra, Floats, Ints, Tables
 from search.adaptive.quality import measure_sensitivity
 from search.baselines.front import Front
 from search.baselines.ledger import Ledger, Result

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from search.adaptive.engine import Extra
-from search.adaptive.graph import Floats, Graph, Ints, Tables
+from search.adaptive.graph import Extra, Floats, Graph, Ints, Tables
 from search.adaptive.judge import Aim, Outlook
 from search.adaptive.quality import Divergence
 

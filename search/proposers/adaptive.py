@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from search.adaptive.engine import Engine
 from search.adaptive.graph import Ints
-from search.adaptive.judge import Aim, Outlook
+from search.adaptive.judge import Outlook
 from search.adaptive.latency import LatencyModel
 from search.adaptive.memory import key_of
 from search.baselines.task import Task
-from search.proposers.front import front_outlook
 
 PASSES = 24
 """Artifacts that are built and run on the calibration inputs for one measurement: one or two seconds of two cores."""
@@ -39,15 +37,13 @@ class AdaptiveSearcher:
     def __init__(self, task: Task, passes: float = PASSES, evaluations: int = EVALUATIONS) -> None:
         self._task = task
         self.engine = Engine(LatencyModel(task.prior), task.divergence, task.accuracy, task.budget_s, task.floating,
-                             task.seed, aim=task.aim, passes=passes, evaluations=evaluations, narrowing=NARROWING,
-                             conversions=CONVERSIONS)
-        self._outlook: Outlook | None = None
+                             task.seed, aim=task.aim, passes=passes, evaluations=evaluations, margin=task.tie,
+                             narrowing=NARROWING, conversions=CONVERSIONS)
 
     def propose(self) -> Ints | None:
         """See Searcher."""
         self.engine.extra = self._task.limits()
         config = self.engine.propose()
-        self._outlook = front_outlook(self.engine) if self._task.aim is Aim.FRONT else self.engine.outlook
         if config is not None:
             self.engine.blocked.add(key_of(config))
         return config
@@ -68,4 +64,4 @@ class AdaptiveSearcher:
 
     def outlook(self) -> Outlook | None:
         """See Searcher; None also while nothing meets the goal: everything would be an improvement."""
-        return self._outlook if self._outlook is not None and math.isfinite(self._outlook.gain) else None
+        return self.engine.outlook

@@ -7,8 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from search.adaptive.engine import Extra
-from search.adaptive.graph import Floats, Ints, Tables
+from search.adaptive.graph import Extra, Floats, Ints, Tables
 from search.adaptive.judge import Aim, Outlook
 from search.adaptive.latency import LatencyModel, Reading
 from search.baselines.task import Metrics, Searcher, Task

@@ -279,3 +279,11 @@ def test_layers_with_one_choice_are_no_obstacle() -> None:
 
 def test_keys_tell_configurations_apart() -> None:
     assert key_of(np.array([0, 1])) == key_of(np.array([0, 1], np.int32)) != key_of(np.array([1, 0]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_legal_configuration_is_listed_once(seed: int) -> None:
+    graph = random_graph(np.random.default_rng(seed), 4, 4)
+    listed = [tuple(int(o) for o in config) for config in graph.every()]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {tuple(int(o) for o in config) for config in every(graph)}

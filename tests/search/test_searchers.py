@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.config import StudyConfig
-from search.adaptive.engine import Extra
-from search.adaptive.graph import Graph, Option, Site, Tables
+from search.adaptive.graph import Extra, Graph, Option, Site, Tables
 from search.baselines.task import Task
 from search.baselines.wiring import SEARCHERS, make_searcher
 from search.samplers import SAMPLERS, Sampler, SamplerNotInstalled, UnknownSampler, check_installed
