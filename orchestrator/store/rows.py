@@ -42,12 +42,14 @@ def space_to_json(space: SearchSpace) -> dict[str, JsonValue]:
 
 def space_from_json(data: Mapping[str, JsonValue]) -> SearchSpace:
     """Read what `space_to_json` wrote. Raises ValueError."""
-    layers, groups = data["layers"], data.get("groups", [])
-    for what, found in (("layers", layers), ("groups", groups)):
-        if not isinstance(found, list):
-            raise ValueError(f"space: expected a list of {what}, got {type(found).__name__}")
-    return SearchSpace(str(data["compiler"]), tuple(_layer(item) for item in layers),  # type: ignore[union-attr]
-                       tuple(_group(item) for item in groups))  # type: ignore[union-attr]
+    return SearchSpace(str(data["compiler"]), tuple(_layer(item) for item in _listed(data["layers"], "layers")),
+                       tuple(_group(item) for item in _listed(data.get("groups", []), "groups")))
+
+
+def _listed(found: JsonValue, what: str) -> list[JsonValue]:
+    if not isinstance(found, list):
+        raise ValueError(f"space: expected a list of {what}, got {type(found).__name__}")
+    return found
 
 
 def _layer(item: JsonValue) -> Layer:
