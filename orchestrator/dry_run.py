@@ -23,7 +23,7 @@ from profilers.accuracy import HostReport, build_and_evaluate
 from profilers.golden import tolerance
 from profilers.sites import sites_of
 from search.adaptive.quality import probes
-from search.proposers.adaptive import CONVERSIONS, EVALUATIONS, PASSES
+from search.proposers.adaptive import COMBINATIONS, EVALUATIONS, PASSES
 from search.recipes import Named, seeds, uniform
 
 SCHEMA = 1
@@ -31,8 +31,9 @@ CONFIRMATION_S = 3.0
 """Confirmation and test split, of a small network; part of the estimate only."""
 PASS = 0.1
 """A calibration pass beside an evaluation of the accuracy; part of the estimate only."""
+RECOVERY_S = 1.0
 CONVERSION_S = 3.0
-"""Of a small network at new widths; part of the estimate only."""
+"""Both of a small network at new widths; part of the estimate only."""
 
 
 def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path, progress: Progress) -> dict[str, Any]:
@@ -86,9 +87,9 @@ def engine_s(bench: Workbench, report: HostReport) -> float:
     table = len(probes(graph, np.zeros(graph.length, np.int64)))
     proposals = max(config.measurements - len(config.needed_baselines()), 0)
     passes, accuracies = table + PASSES * proposals, 2 * EVALUATIONS * proposals
-    converted = 2 * CONVERSIONS * proposals if bench.layers.space.groups else 0
+    narrowed_s = proposals * (2 * COMBINATIONS * RECOVERY_S + CONVERSION_S) if bench.layers.space.groups else 0.0
     host_s = report.build_s + report.evaluate_s
-    return (passes * (report.build_s + PASS * report.evaluate_s) + accuracies * host_s + converted * CONVERSION_S) / 2
+    return (passes * (report.build_s + PASS * report.evaluate_s) + accuracies * host_s + narrowed_s) / 2
 
 
 def print_dry_run(document: dict[str, Any], console: Console) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from profilers.accuracy import (
     build_and_evaluate,
     calibration_outputs,
     divergence,
+    evaluate_recovered,
     narrowing_divergence,
 )
 from recipes.compilers.tflite.build import BuildInputs
@@ -43,6 +44,10 @@ class PoolOracle:
         """Candidate at full width -> divergence."""
         self._widths: dict[tuple[tuple[str, int], ...], float | None] = {}
         """Widths -> divergence of the float network."""
+        self._whole: dict[str, Estimate | None] = {}
+        """Candidate at full width -> its artifact's accuracy."""
+        self._recovered: dict[tuple[tuple[tuple[str, int], ...], Recovery], Mapping[str, float] | None] = {}
+        """Widths and level -> the metrics of the float network."""
 
     def divergences(self, candidates: Sequence[Candidate]) -> list[float | None]:
         """See search.HostOracle. Nothing is converted: formats are tried at full width, widths in PyTorch."""
@@ -50,7 +55,7 @@ class PoolOracle:
             self._outputs = result_of(self._pool.submit(calibration_outputs, self._builder, self._evaluator,
                                                         self._reference))
         outputs = self._outputs
-        whole = {c.id: replace(c, widths=(), recovery=Recovery.NONE) for c in candidates}
+        whole = {c.id: _at_full_width(c) for c in candidates}
         formats = {c.id: c for c in whole.values() if c.id not in self._formats}
         widths = dict.fromkeys(c.widths for c in candidates if c.widths and c.widths not in self._widths)
         waiting = [self._pool.submit(divergence, self._builder, self._evaluator, c, outputs) for c in formats.values()]
@@ -61,10 +66,38 @@ class PoolOracle:
         return [_sum(self._formats[whole[c.id].id], self._widths[c.widths] if c.widths else 0.0) for c in candidates]
 
     def estimates(self, candidates: Sequence[Candidate]) -> list[Estimate | None]:
+        """See search.HostOracle. What widths cost is computed in PyTorch, what formats cost at full width."""
+        whole = {c.id: _at_full_width(c) for c in candidates}
+        missing = {c.id: c for c in (*whole.values(), self._reference) if c.id not in self._whole}
+        narrow = dict.fromkeys((c.widths, c.recovery) for c in candidates
+                               if c.widths and (c.widths, c.recovery) not in self._recovered)
+        waiting = [self._pool.submit(evaluate_recovered, self._builder, self._evaluator, *key) for key in narrow]
+        self._whole.update(zip(missing, self.builds(list(missing.values())), strict=True))
+        recovered = _results(waiting)
+        self._recovered.update(zip(narrow, recovered, strict=True))
+        return [self._estimate(self._whole[whole[c.id].id], c) for c in candidates]
+
+    def builds(self, candidates: Sequence[Candidate]) -> list[Estimate | None]:
         """See search.HostOracle."""
         reports = _results(self._pool.submit(build_and_evaluate, self._builder, self._evaluator, c)
                            for c in candidates)
         return [None if r is None else Estimate(r.built.artifact.size_bytes, r.metrics) for r in reports]
+
+
+    def _estimate(self, whole: Estimate | None, candidate: Candidate) -> Estimate | None:
+        """Return what a candidate has at full width, less what its widths lose."""
+        if not candidate.widths:
+            return whole
+        float32 = self._whole[self._reference.id]
+        narrowed = self._recovered[candidate.widths, candidate.recovery]
+        if whole is None or narrowed is None or float32 is None:
+            return None
+        return Estimate(None, {name: value + narrowed[name] - float32.metrics[name]
+                               for name, value in whole.metrics.items()})
+
+
+def _at_full_width(candidate: Candidate) -> Candidate:
+    return replace(candidate, widths=(), recovery=Recovery.NONE)
 
 
 def _sum(formats: float | None, widths: float | None) -> float | None:

@@ -23,11 +23,11 @@ from profilers.runner import AgentRunner, RuntimePlace
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
 from recipes.compilers.tflite.build import BuildInputs, Built, build
-from recipes.compilers.tflite.narrowed import narrowed_outputs, whole_outputs
+from recipes.compilers.tflite.narrowed import narrowed_outputs, recovered_outputs, whole_outputs
 from recipes.models.dataset import Metric, Split, apply_metrics, load_data, top1
 from recipes.models.source import Reference
 from recipes.ports import Ports
-from search.candidate import Candidate
+from search.candidate import Candidate, Recovery
 from search.errors import InfeasibleCandidate
 
 ESTIMATED = 128
@@ -106,11 +106,28 @@ def score(inputs: EvaluationInputs, ports: Ports, outputs: Path, split: str) -> 
     """Return the metrics of outputs (.npz `o0`, ...) on a split's first examples, and their number."""
     with np.load(outputs, allow_pickle=False) as arrays:
         decoded = ports.decode({name: arrays[name] for name in arrays.files})
+    return _score(inputs, decoded, split)
+
+
+def _score(inputs: EvaluationInputs, outputs: tuple[Array, ...], split: str) -> tuple[dict[str, float], int]:
     targets = _split(inputs.blob_folder, inputs.splits[split]).targets
     if targets is None:
         raise ValueError(f"the split {split} has no targets")
-    targets = targets[:len(decoded[0])]
-    return apply_metrics(_metrics(inputs.data, inputs.metrics), decoded, targets), len(targets)
+    targets = targets[:len(outputs[0])]
+    return apply_metrics(_metrics(inputs.data, inputs.metrics), outputs, targets), len(targets)
+
+
+def evaluate_recovered(builder: BuildInputs, inputs: EvaluationInputs, widths: tuple[tuple[str, int], ...],
+                       level: Recovery, split: str = "validation") -> Mapping[str, float]:
+    """Return the metrics of the float network at some widths, recovered but not converted.
+
+    An estimate: of an artifact of these widths it is the float32 metrics to within the noise of arithmetic.
+    Raises InfeasibleCandidate.
+    """
+    if builder.pruning is None:
+        raise ValueError("this study does not prune; its inputs lack the network and the plan")
+    outputs = recovered_outputs(builder.blob_folder, builder.pruning, dict(widths), level, inputs.splits[split])
+    return _score(inputs, outputs, split)[0]
 
 
 def calibration_outputs(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate) -> Path:

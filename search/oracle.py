@@ -13,7 +13,8 @@ from search.candidate import Candidate
 class Estimate:
     """What the host knows of a candidate without a board."""
 
-    size_bytes: int
+    size_bytes: int | None
+    """None: it was not built."""
     metrics: Mapping[str, float]
     """On the validation split; higher is better."""
 
@@ -29,4 +30,7 @@ class HostOracle(Protocol):
         """
 
     def estimates(self, candidates: Sequence[Candidate]) -> list[Estimate | None]:
-        """Return size and accuracy; None where a candidate is infeasible."""
+        """Return accuracy, nothing being converted: an estimate where widths are new; None: infeasible."""
+
+    def builds(self, candidates: Sequence[Candidate]) -> list[Estimate | None]:
+        """Return size and accuracy of the artifacts; None where a candidate is infeasible."""

@@ -28,6 +28,8 @@ EVALUATIONS = 14
 """Configurations whose accuracy the host computes after each table."""
 SURPRISE = 2.0
 """Standard deviations."""
+BUILDS = 3
+"""Candidates that are built before one of them is measured."""
 MARGIN = 0.001
 """What counts as an improvement: 0.1 points, or 0.1 % of the latency."""
 
@@ -39,7 +41,8 @@ class Engine:
     Args:
         model: what is believed of the boards.
         divergence: from float32, of batches of configurations; cheap.
-        accuracy: of batches of configurations, on the host; dearer. NaN where a configuration is infeasible.
+        accuracy: of batches of configurations, on the host; dearer, and perhaps an estimate. NaN where a
+            configuration is infeasible.
         budget_s: the latency that must not be exceeded; None: there is no such limit.
         floating: the configuration that is float32.
         seed: of the draws.
@@ -50,7 +53,10 @@ class Engine:
         evaluations: configurations whose accuracy the host computes after each table.
         margin: what counts as an improvement, in the unit of `accuracy`.
         narrowing: what the divergence of a new combination of levels costs beside, in passes.
-        conversions: new combinations of levels whose accuracy the host computes after each table.
+        combinations: new combinations of levels whose accuracy the host computes after each table.
+        exact: accuracy as `tell` will give it, of what is about to be measured; None: `accuracy` is that.
+        builds: at most so many are computed before a proposal: where one is worse than estimated, another may be
+            better.
     """
 
     model: LatencyModel
@@ -65,7 +71,9 @@ class Engine:
     evaluations: int = EVALUATIONS
     margin: float = MARGIN
     narrowing: float = 0.0
-    conversions: float = np.inf
+    combinations: float = np.inf
+    exact: Callable[[Ints], Floats] | None = None
+    builds: int = BUILDS
     measured: dict[bytes, list[float]] = field(default_factory=dict)
     """Configuration -> its readings, seconds."""
     blocked: set[bytes] = field(default_factory=set)
@@ -88,6 +96,7 @@ class Engine:
         self.blocked.discard(key)
         if accuracy is not None:
             self.memory.accuracy[key] = accuracy
+            self.memory.exact.add(key)
         self.model.readings.append(Reading(tuple(int(o) for o in config), latency_s, confirmed))
 
     def tell_profile(self, config: Ints, site_s: Floats, timer_s: float) -> None:
@@ -117,13 +126,25 @@ class Engine:
             self._evaluate(self._screen(now, rng))
             if not fresh_table:
                 break
-        pool, accuracy = self.memory.known()
-        free = np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)
-        runs = free & np.isfinite(accuracy)
-        pool = pool[runs if runs.any() else free]
-        judge = replace(judge)  # it may know more accuracies of what was measured
-        self.outlook = judge.outlook(pool, self.margin)
-        return judge.choose(pool) if len(pool) else self._any_left()
+        return self._choose(judge)
+
+    def _choose(self, judge: Judge) -> Ints | None:
+        """Return the best of what the host knows, by its exact accuracy if the host can give that before."""
+        for build in range(self.builds + 1):
+            pool, accuracy = self.memory.known()
+            free = np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)
+            runs = free & np.isfinite(accuracy)
+            pool = pool[runs if runs.any() else free]
+            if not len(pool):
+                break
+            judge = replace(judge)  # it may know more accuracies of what was measured
+            found = judge.choose(pool)
+            if self.exact is None or key_of(found) in self.memory.exact or build == self.builds:
+                self.outlook = judge.outlook(pool, self.margin)
+                return found
+            self.memory.note_accuracy(found[None], self.exact(found[None]), exact=True)
+        self.outlook = None
+        return self._any_left()
 
     def exhausted(self) -> bool:
         """Tell whether every configuration was measured, is under way or infeasible."""
@@ -207,7 +228,7 @@ class Engine:
             order = round_.spread_out(configs, divergence, self.evaluations)
         else:
             rank = np.argsort(np.where(chance >= LEAST_PROBABILITY / 2, divergence, np.inf), kind="stable")
-            order = round_.few_levels(configs, rank, self.conversions)[:self.evaluations]
+            order = round_.few_levels(configs, rank, self.combinations)[:self.evaluations]
         found: Ints = configs[order]
         return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from search.adaptive.graph import Floats, Graph, Ints
 from search.adaptive.quality import Divergence, Sensitivity, measure_sensitivity
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,13 @@ class News:
     """Configuration -> accuracy; NaN where it is infeasible."""
     passes: int = 0
     """Calibration passes beyond the first table."""
+    exact: frozenset[bytes] = frozenset()
+    """Of these the accuracy is the artifact's, no estimate."""
 
     def __add__(self, other: News) -> News:
         """Return both."""
-        return News((*other.tables, *self.tables), {**other.accuracy, **self.accuracy}, self.passes + other.passes)
+        return News((*other.tables, *self.tables), {**other.accuracy, **self.accuracy}, self.passes + other.passes,
+                    self.exact | other.exact)
 
     def to_json(self) -> str:
         """Write it down exactly."""
@@ -45,7 +48,7 @@ class News:
             "schema": SCHEMA, "passes": self.passes,
             "tables": [{"center": t.center.tolist(), "values": t.values.tolist(), "floating": t.floating}
                        for t in self.tables],
-            "accuracy": [[np.frombuffer(key, np.int64).tolist(), None if np.isnan(value) else value]
+            "accuracy": [[np.frombuffer(key, np.int64).tolist(), None if np.isnan(value) else value, key in self.exact]
                          for key, value in self.accuracy.items()]}, separators=(",", ":"))
 
     @classmethod
@@ -57,8 +60,9 @@ class News:
         tables = tuple(Finding(np.array(t["center"], np.int64), np.array(t["values"], float), t["floating"])
                        for t in data["tables"])
         accuracy = {key_of(np.array(config)): float("nan") if value is None else float(value)
-                    for config, value in data["accuracy"]}
-        return cls(tables, accuracy, data["passes"])
+                    for config, value, _ in data["accuracy"]}
+        exact = frozenset(key_of(np.array(config)) for config, _, built in data["accuracy"] if built)
+        return cls(tables, accuracy, data["passes"], exact)
 
 
 class Memory:
@@ -68,6 +72,8 @@ class Memory:
         self._graph = graph
         self.accuracy: dict[bytes, float] = {}
         """Configuration -> accuracy on the host; NaN where it is infeasible."""
+        self.exact: set[bytes] = set()
+        """Of these it is the artifact's, no estimate."""
         self.tables: list[Sensitivity] = []
         """The first is around float32."""
         self.passes = 0
@@ -79,6 +85,7 @@ class Memory:
         for finding in news.tables:
             self._keep(finding)
         self.accuracy.update(news.accuracy)
+        self.exact |= news.exact
         self.passes += news.passes
 
     def take_table(self, divergence: Divergence, center: Ints, floating: bool = False) -> None:
@@ -94,11 +101,12 @@ class Memory:
         found = np.concatenate(values)
         self._note(tables=(Finding(center, found, floating),), passes=0 if floating else len(found))
 
-    def note_accuracy(self, configs: Ints, accuracy: Floats) -> None:
-        """Take in what the host computed."""
+    def note_accuracy(self, configs: Ints, accuracy: Floats, exact: bool = False) -> None:
+        """Take in what the host computed: the artifact's accuracy, or an estimate."""
         found = dict(zip(map(key_of, configs), map(float, accuracy), strict=True))
         self.accuracy.update(found)
-        self._note(accuracy=found)
+        self.exact |= set(found) if exact else set()
+        self._note(accuracy=found, exact=frozenset(found if exact else ()))
 
     def note_passes(self, passes: int) -> None:
         """Take in that the host ran the calibration inputs so often."""
@@ -119,9 +127,9 @@ class Memory:
         self.tables.append(measure_sensitivity(self._graph, lambda _: finding.values, finding.center, least))
 
     def _note(self, tables: tuple[Finding, ...] = (), accuracy: Mapping[bytes, float] | None = None,
-              passes: int = 0) -> None:
+              passes: int = 0, exact: frozenset[bytes] = frozenset()) -> None:
         self.passes += passes
-        self._fresh = News(tables, accuracy or {}, passes) + self._fresh
+        self._fresh = News(tables, accuracy or {}, passes, exact) + self._fresh
 
 
 def key_of(config: Ints) -> bytes:

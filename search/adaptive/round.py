@@ -67,8 +67,8 @@ class Round:
         return Sensitivity(table.center, table.base, corrected(self.graph, table, *self.known))
 
     @cached_property
-    def built(self) -> frozenset[bytes]:
-        """Combinations of levels that the host has built."""
+    def seen(self) -> frozenset[bytes]:
+        """Combinations of levels whose accuracy the host knows."""
         return frozenset(self.graph.levels_of(config) for config in [*self.known[0], self.floating])
 
     def pool(self, rng: np.random.Generator) -> Ints:
@@ -92,21 +92,21 @@ class Round:
 
     def fresh_levels(self, configs: Ints) -> list[bool]:
         """Tell which configurations have a combination of levels whose divergence is not known yet."""
-        seen, found = set(self.built), []
+        seen, found = set(self.seen), []
         for config in configs:
             levels = self.graph.levels_of(config)
             found.append(levels not in seen)
             seen.add(levels)
         return found
 
-    def few_levels(self, configs: Ints, order: Ints, conversions: float) -> Ints:
-        """Keep the order, but no more than `conversions` combinations of levels that the host has not built yet."""
+    def few_levels(self, configs: Ints, order: Ints, most: float) -> Ints:
+        """Keep the order, but no more than `most` combinations of levels that the host has not seen yet."""
         fresh: set[bytes] = set()
         kept = []
         for row in order:
             levels = self.graph.levels_of(configs[row])
-            if levels not in self.built and levels not in fresh:
-                if len(fresh) >= conversions:
+            if levels not in self.seen and levels not in fresh:
+                if len(fresh) >= most:
                     continue
                 fresh.add(levels)
             kept.append(row)

@@ -34,6 +34,7 @@ class Task:
     divergence: Divergence
     """From float32, on the calibration inputs; cheap."""
     accuracy: Accuracy
+    """May be an estimate."""
     budget_s: float | None
     """The latency that must not be exceeded; None: there is no such limit."""
     floating: Ints
@@ -48,6 +49,8 @@ class Task:
     """Where the least latency is looked for, it is among what `accuracy` does not call NaN."""
     limits: Callable[[], tuple[Extra, ...]] = field(default=tuple)
     """Returns further resources with their limits, as they are known by now."""
+    exact: Accuracy | None = None
+    """Accuracy as it is told after a measurement; dearer. None: `accuracy` is that."""
     tie: float = 0.0
     """Accuracies no further apart than this are a tie, which the faster configuration wins."""
 

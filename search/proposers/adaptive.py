@@ -19,8 +19,8 @@ EVALUATIONS = 6
 """Artifacts whose accuracy is computed after each sensitivity table."""
 NARROWING = 8
 """What the divergence of new widths costs beside, in passes: a reconstruction on few examples."""
-CONVERSIONS = 2
-"""New widths that are converted after each sensitivity table: seconds each."""
+COMBINATIONS = 8
+"""New widths that are recovered and rated after each sensitivity table: a second each."""
 CONFIDENCE = 0.95
 """Probability to meet the budget of what is shipped."""
 
@@ -38,7 +38,7 @@ class AdaptiveSearcher:
         self._task = task
         self.engine = Engine(LatencyModel(task.prior), task.divergence, task.accuracy, task.budget_s, task.floating,
                              task.seed, aim=task.aim, passes=passes, evaluations=evaluations, margin=task.tie,
-                             narrowing=NARROWING, conversions=CONVERSIONS)
+                             narrowing=NARROWING, combinations=COMBINATIONS, exact=task.exact)
 
     def propose(self) -> Ints | None:
         """See Searcher."""

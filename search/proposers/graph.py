@@ -41,6 +41,8 @@ class GraphProposer:
         self._divergences: dict[str, float | None] = {}
         self._estimates: dict[str, Estimate | None] = {}
         self._beside: list[float] = []
+        self._built: set[tuple[tuple[str, int], ...]] = {()}
+        """Widths whose artifacts cost milliseconds by now."""
         self._seed, self._believed = seed, LatencyModel(prior)
         graph = sites.graph
         layers = [sites.space.by_name[site.name] for site in graph.sites]
@@ -52,7 +54,7 @@ class GraphProposer:
         minimum = goal.minimum or {}
         least = {goal.objective: minimum.get(goal.objective), **minimum}
         task = Task(prior, self._divergence, self._score, goal.latency_budget_s, np.zeros(graph.length, np.int64), int8,
-                    ladder, seed, Metrics(self._scores, least), aim_of(goal), self._size_limit, TIE)
+                    ladder, seed, Metrics(self._scores, least), aim_of(goal), self._size_limit, self._exact, TIE)
         self._searcher = make(task)
 
     def propose(self) -> Candidate | None:
@@ -63,6 +65,7 @@ class GraphProposer:
     def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
         """Learn what became of a candidate; None: it is infeasible."""
         picks = self._picks(candidate)
+        self._built.add(candidate.widths)
         if evidence is None:
             self._estimates[candidate.id] = None
             self._searcher.tell_infeasible(picks)
@@ -99,21 +102,37 @@ class GraphProposer:
     def _estimated(self, configs: Ints) -> list[Estimate | None]:
         candidates = [self._candidate(picks) for picks in configs]
         missing = {c.id: c for c in candidates if c.id not in self._estimates}
-        found = self._oracle.estimates(list(missing.values()))
-        self._estimates.update(zip(missing, found, strict=True))
+        for ask, built in ((self._oracle.builds, True), (self._oracle.estimates, False)):
+            asked = {key: c for key, c in missing.items() if (c.widths in self._built) is built}
+            self._estimates.update(zip(asked, ask(list(asked.values())), strict=True))
         return [self._estimates[c.id] for c in candidates]
 
     def _score(self, configs: Ints) -> Floats:
-        return np.array([np.nan if e is None else self._worth(e) for e in self._estimated(configs)])
+        return self._worths(configs, self._estimated(configs))
+
+    def _exact(self, configs: Ints) -> Floats:
+        """Build candidates that are about to be measured."""
+        candidates = [self._candidate(picks) for picks in configs]
+        self._built |= {c.widths for c in candidates}
+        guessed = {c.id for c in candidates if (e := self._estimates.get(c.id)) is not None and e.size_bytes is None}
+        self._estimates = {key: e for key, e in self._estimates.items() if key not in guessed}
+        return self._worths(configs, self._estimated(configs))
 
     def _scores(self, configs: Ints) -> Mapping[str, Floats]:
         names = dict.fromkeys([self._goal.objective, *(self._goal.minimum or {})])
         estimates = self._estimated(configs)
         return {name: np.array([np.nan if e is None else e.metrics[name] for e in estimates]) for name in names}
 
-    def _worth(self, estimate: Estimate) -> float:
+    def _worths(self, configs: Ints, estimates: Sequence[Estimate | None]) -> Floats:
+        return np.array([np.nan if e is None else self._worth(e, picks)
+                         for picks, e in zip(configs, estimates, strict=True)])
+
+    def _worth(self, estimate: Estimate, picks: Ints) -> float:
         """Return the objective, NaN where another constraint than latency is broken."""
-        if self._goal.size_budget_bytes is not None and estimate.size_bytes > self._goal.size_budget_bytes:
+        size = estimate.size_bytes
+        if size is None:
+            size = round(float(self._weights.total(picks[None])[0]) + self._rest)
+        if self._goal.size_budget_bytes is not None and size > self._goal.size_budget_bytes:
             return float("nan")
         minimum: Mapping[str, float] = self._goal.minimum or {}
         if any(not estimate.metrics[metric] >= least for metric, least in minimum.items()):
@@ -125,8 +144,12 @@ class GraphProposer:
         limit = self._goal.size_budget_bytes
         if limit is None:
             return ()
-        rest = float(np.median(self._beside)) if self._beside else 0.0
-        return (Extra(self._weights, max(limit - rest, 1.0)),)
+        return (Extra(self._weights, max(limit - self._rest, 1.0)),)
+
+    @property
+    def _rest(self) -> float:
+        """What artifacts hold beside weights, in bytes: the median so far."""
+        return float(np.median(self._beside)) if self._beside else 0.0
 
     @cached_property
     def _weights(self) -> Tables:

@@ -10,6 +10,7 @@ import pytest
 
 from device_farm.inventory import Inventory
 from orchestrator.config import StudyConfig
+from orchestrator.host_oracle import PoolOracle
 from orchestrator.progress import Silent
 from orchestrator.store.store import Store
 from orchestrator.study_run import StudyRun
@@ -21,7 +22,9 @@ from profilers.sites import sites_of
 from recipes.compilers.tflite.build import BuildInputs
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import LayerMap
+from recipes.steps import FOLDER
 from search.candidate import Candidate, Recovery
+from search.recipes import uniform
 
 Searched = tuple[Store, dict[str, Any], LayerMap, BuildInputs]
 KEYS: dict[str, Any] = {
@@ -94,3 +97,37 @@ def test_the_narrower_a_group_the_more_its_estimate_diverges(searched: Searched)
         assert found == sorted(found)
         assert found[0] > 0
         assert narrowing_divergence(builder, ((group.name, widths[0]),)) == found[0], "the same twice"
+
+
+def test_an_estimate_is_near_the_artifact_and_converts_nothing(searched: Searched) -> None:
+    store, _, layers, builder = searched
+    config = StudyConfig.model_validate(KEYS)
+    float32, int8 = (uniform(layers.space, name, 1) for name in ("float32", "int8"))
+    assert not isinstance(float32, str)
+    assert not isinstance(int8, str)
+    first, last = layers.space.groups[0], layers.space.groups[-1]
+    formats = [named.candidate.config_of for named in (float32, int8)]
+    narrowed = [Candidate.of(layers.space, config_of, 1, widths) for config_of in formats
+                for widths in ({first.name: 8, last.name: 40}, {last.name: 16})]
+
+    def converted() -> int:
+        texts = [file.read_text("utf-8") for file in (store.blobs.root / FOLDER).rglob("*.json")]
+        return sum('"ports"' in text for text in texts)
+
+    with open_workbench(store, Inventory(), config, Path.cwd(), Silent()) as bench:
+        oracle = PoolOracle(bench.pool, builder, bench.evaluator, float32.candidate)
+        before = converted()
+        estimates = oracle.estimates([*narrowed, int8.candidate])
+        assert converted() == before
+        builds = oracle.builds([*narrowed, int8.candidate])
+        assert converted() == before + 2, "two combinations of widths"
+    off = []
+    for estimate, built in zip(estimates, builds, strict=True):
+        assert estimate is not None
+        assert built is not None
+        off.append(abs(estimate.metrics["top1"] - built.metrics["top1"]))
+        assert built.size_bytes
+    assert [e is not None and e.size_bytes is None for e in estimates] == [True] * 4 + [False]
+    assert max(off[:2]) <= 0.001, "float32: the recovered network is what is converted"
+    assert max(off[2:4]) <= 0.02
+    assert off[4] == 0, "nothing is narrowed: nothing is estimated"

@@ -83,6 +83,9 @@ class AdditiveOracle:
     def divergences(self, candidates: Sequence[Candidate]) -> list[float | None]:
         return [0.9 - self._board.evidence(c).metrics["top1"] for c in candidates]
 
+    def builds(self, candidates: Sequence[Candidate]) -> list[Estimate | None]:
+        return self.estimates(candidates)
+
     def estimates(self, candidates: Sequence[Candidate]) -> list[Estimate | None]:
         self.estimated += len(candidates)
         found = [self._board.evidence(c) for c in candidates]

@@ -60,11 +60,7 @@ def narrowed_model(blob_folder: Path, inputs: PruneInputs, candidate: Candidate)
     """
     blobs = BlobStore(blob_folder)
     widths, level = candidate.width_of, candidate.recovery
-    recovered = run_step(
-        blobs, "recover",
-        {"weights": inputs.weights, "plan": inputs.plan, "calibration": inputs.calibration, "widths": dict(widths),
-         "level": level.value, "seed": inputs.seed, "revision": REVISION},
-        ("torch",), lambda: _recover(blob_folder, inputs, widths, level))
+    recovered = _recovered(blob_folder, inputs, widths, level)
     converted = run_step(
         blobs, "convert", {"weights": recovered.outputs["weights"], "plan": inputs.plan, "widths": dict(widths),
                            "calibration": inputs.calibration},
@@ -78,6 +74,22 @@ def narrowed_model(blob_folder: Path, inputs: PruneInputs, candidate: Candidate)
         lambda: {"statistics": calibrate(blobs.path(model).read_bytes(), ports,
                                          _calibration(blob_folder, inputs.calibration))})
     return Narrowed(FloatModel(model, calibrated.outputs["statistics"], ports), (recovered, converted, calibrated))
+
+
+def recovered_outputs(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], level: Recovery,
+                      split: str) -> tuple[Array, ...]:
+    """Return what the recovered network computes on a split (a blob), in PyTorch.
+
+    An estimate of the artifact's outputs without a conversion; the recovery is the one that is converted later. Runs
+    user code. Raises InfeasibleCandidate.
+    """
+    step = _recovered(blob_folder, inputs, widths, level)
+    network = _network(blob_folder, inputs, widths, step.outputs["weights"])
+    with repeatable():
+        try:
+            return run(network, _inputs(blob_folder, split), inputs.positional, "the inputs of a split")
+        except ModelError as error:
+            raise InfeasibleCandidate(str(error)) from error
 
 
 def narrowed_outputs(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int],
@@ -121,13 +133,33 @@ def _whole(blob_folder: Path, inputs: PruneInputs) -> _Whole:
     return _Whole(folded.network, Plan.from_bytes(blobs.path(inputs.plan).read_bytes()))
 
 
-@lru_cache(maxsize=1)
 def _calibration(blob_folder: Path, split: str) -> Mapping[str, Array]:
+    return _inputs(blob_folder, split)
+
+
+@lru_cache(maxsize=2)
+def _inputs(blob_folder: Path, split: str) -> Mapping[str, Array]:
     return Split.from_bytes(BlobStore(blob_folder).path(split).read_bytes()).inputs
 
 
 def _few(blob_folder: Path, split: str, examples: int) -> dict[str, Array]:
     return {name: array[:examples] for name, array in _calibration(blob_folder, split).items()}
+
+
+def _recovered(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], level: Recovery) -> Step:
+    return run_step(
+        BlobStore(blob_folder), "recover",
+        {"weights": inputs.weights, "plan": inputs.plan, "calibration": inputs.calibration, "widths": dict(widths),
+         "level": level.value, "seed": inputs.seed, "revision": REVISION},
+        ("torch",), lambda: _recover(blob_folder, inputs, widths, level))
+
+
+def _network(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], weights: str) -> Network:
+    """Return the network at some widths with recovered weights (a blob)."""
+    whole = _whole(blob_folder, inputs)
+    found = recover(whole.network, whole.plan, widths, {}, inputs.positional, Recovery.NONE, inputs.seed).network
+    load_weights(found.module, BlobStore(blob_folder).path(weights).read_bytes(), inputs.model.text)
+    return found
 
 
 def _recover(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], level: Recovery) -> dict[str, bytes]:
@@ -144,9 +176,7 @@ def _recover(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], 
 
 def _convert(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], weights: str) -> dict[str, bytes]:
     """Convert a narrowed network and compare the outputs of both. Raises InfeasibleCandidate."""
-    whole, arrays = _whole(blob_folder, inputs), _calibration(blob_folder, inputs.calibration)
-    narrowed = recover(whole.network, whole.plan, widths, {}, inputs.positional, Recovery.NONE, inputs.seed).network
-    load_weights(narrowed.module, BlobStore(blob_folder).path(weights).read_bytes(), inputs.model.text)
+    narrowed, arrays = _network(blob_folder, inputs, widths, weights), _calibration(blob_folder, inputs.calibration)
     few = _few(blob_folder, inputs.calibration, CHECKED)
     at = _at(widths)
     try:
