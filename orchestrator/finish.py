@@ -12,7 +12,7 @@ from orchestrator.loop import Found, Loop
 from orchestrator.store.records import Evaluation, Split, TrialRole, Where
 from orchestrator.units import Budget
 from orchestrator.workbench import Workbench, result_of
-from profilers.accuracy import build_and_evaluate, evaluate
+from profilers.accuracy import Score, build_and_evaluate, evaluate
 from profilers.statistics import summarise
 from search.errors import InfeasibleCandidate
 from search.goal import Goal
@@ -148,7 +148,7 @@ def rebuild(loop: Loop, entry: Found) -> None:
 def evaluate_on_test(bench: Workbench, loop: Loop, entries: Sequence[Found]) -> dict[str, dict[str, float]]:
     """Evaluate artifacts on the test split, which the search never saw; return candidate id -> metrics."""
     bench.progress.phase("evaluating on the test split")
-    waiting: dict[str, tuple[Found, Future[tuple[dict[str, float], int]]]] = {}
+    waiting: dict[str, tuple[Found, Future[Score]]] = {}
     for entry in entries:
         rebuild(loop, entry)
         if entry.report is not None and bench.evaluator.board_examples is None:
@@ -159,15 +159,15 @@ def evaluate_on_test(bench: Workbench, loop: Loop, entries: Sequence[Found]) -> 
     for entry in entries:
         try:
             if bench.evaluator.board_examples is not None:
-                metrics, examples = loop.evaluate_on_board(entry, "test")
+                score = loop.evaluate_on_board(entry, "test")
             else:
-                metrics, examples = result_of(waiting[entry.candidate.id][1])
+                score = result_of(waiting[entry.candidate.id][1])
         except InfeasibleCandidate as error:
             bench.progress.note(f"{entry.name or entry.candidate.id} could not be evaluated on the test split: {error}")
             continue
-        found[entry.candidate.id] = metrics
+        found[entry.candidate.id] = dict(score.metrics)
         where = Where.HOST if bench.evaluator.board_examples is None else Where.BOARD
         bench.store.add_evaluations(entry.trial.id, [
-            Evaluation(Split.TEST, name, value, examples, where, loop.evaluator.runtime.name)
-            for name, value in metrics.items()])
+            Evaluation(Split.TEST, name, value, score.examples, where, loop.evaluator.runtime.name)
+            for name, value in score.metrics.items()])
     return found

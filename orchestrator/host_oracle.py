@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.executor import HostPool
 from orchestrator.workbench import result_of
 from profilers.accuracy import (
+    ESTIMATED,
     EvaluationInputs,
+    Score,
     build_and_evaluate,
-    calibration_outputs,
     divergence,
     evaluate_recovered,
+    keep_outputs,
     narrowing_divergence,
 )
+from profilers.closeness import Closeness
 from recipes.compilers.tflite.build import BuildInputs
 from search.candidate import Candidate, Recovery
 from search.errors import InfeasibleCandidate
@@ -38,7 +43,7 @@ class PoolOracle:
 
     def __init__(self, pool: HostPool, builder: BuildInputs, evaluator: EvaluationInputs, reference: Candidate) -> None:
         self._pool, self._builder, self._reference = pool, builder, reference
-        self._evaluator = replace(evaluator, board_examples=None)
+        self._host = replace(evaluator, board_examples=None)
         self._outputs: Path | None = None
         self._formats: dict[str, float | None] = {}
         """Candidate at full width -> divergence."""
@@ -46,14 +51,13 @@ class PoolOracle:
         """Widths -> divergence of the float network."""
         self._whole: dict[str, Estimate | None] = {}
         """Candidate at full width -> its artifact's accuracy."""
-        self._recovered: dict[tuple[tuple[tuple[str, int], ...], Recovery], Mapping[str, float] | None] = {}
-        """Widths and level -> the metrics of the float network."""
+        self._recovered: dict[tuple[tuple[tuple[str, int], ...], Recovery], Score | None] = {}
+        """Widths and level -> what the float network is worth."""
 
     def divergences(self, candidates: Sequence[Candidate]) -> list[float | None]:
         """See search.HostOracle. Nothing is converted: formats are tried at full width, widths in PyTorch."""
         if self._outputs is None:
-            self._outputs = result_of(self._pool.submit(calibration_outputs, self._builder, self._evaluator,
-                                                        self._reference))
+            self._outputs = self._keep("calibration", ESTIMATED)
         outputs = self._outputs
         whole = {c.id: _at_full_width(c) for c in candidates}
         formats = {c.id: c for c in whole.values() if c.id not in self._formats}
@@ -64,6 +68,15 @@ class PoolOracle:
         self._formats.update(zip(formats, found, strict=True))
         self._widths.update(zip(widths, narrowed, strict=True))
         return [_sum(self._formats[whole[c.id].id], self._widths[c.widths] if c.widths else 0.0) for c in candidates]
+
+    @cached_property
+    def _evaluator(self) -> EvaluationInputs:
+        """Evaluates on the host, and compares with float32's outputs there."""
+        return replace(self._host, reference=self._keep("validation"))
+
+    def _keep(self, split: str, limit: int | None = None) -> Path:
+        """Keep float32's outputs."""
+        return result_of(self._pool.submit(keep_outputs, self._builder, self._host, self._reference, split, limit))
 
     def estimates(self, candidates: Sequence[Candidate]) -> list[Estimate | None]:
         """See search.HostOracle. What widths cost is computed in PyTorch, what formats cost at full width."""
@@ -81,7 +94,8 @@ class PoolOracle:
         """See search.HostOracle."""
         reports = _results(self._pool.submit(build_and_evaluate, self._builder, self._evaluator, c)
                            for c in candidates)
-        return [None if r is None else Estimate(r.built.artifact.size_bytes, r.metrics) for r in reports]
+        return [None if r is None else Estimate(r.built.artifact.size_bytes, r.metrics, *_close(r.close))
+                for r in reports]
 
 
     def _estimate(self, whole: Estimate | None, candidate: Candidate) -> Estimate | None:
@@ -92,8 +106,15 @@ class PoolOracle:
         narrowed = self._recovered[candidate.widths, candidate.recovery]
         if whole is None or narrowed is None or float32 is None:
             return None
-        return Estimate(None, {name: value + narrowed[name] - float32.metrics[name]
-                               for name, value in whole.metrics.items()})
+        metrics = {name: value + narrowed.metrics[name] - float32.metrics[name]
+                   for name, value in whole.metrics.items()}
+        apart, luck = _close(narrowed.close)
+        return Estimate(None, metrics, _sum(whole.divergence, apart),
+                        {name: math.hypot(own, whole.luck.get(name, 0.0)) for name, own in luck.items()})
+
+
+def _close(found: Closeness | None) -> tuple[float | None, Mapping[str, float]]:
+    return (None, {}) if found is None else (found.divergence, found.luck)
 
 
 def _at_full_width(candidate: Candidate) -> Candidate:

@@ -25,7 +25,7 @@ from orchestrator.store.records import (
     digest_of,
 )
 from orchestrator.store.store import Store
-from profilers.accuracy import EvaluationInputs, HostReport, build_and_evaluate, encode_split, score
+from profilers.accuracy import EvaluationInputs, HostReport, Score, build_and_evaluate, encode_split, score
 from profilers.golden import tolerance
 from profilers.measurement import Measurement
 from profilers.statistics import LatencySummary, summarise
@@ -181,9 +181,9 @@ class Loop:
             self._keep_golden(entry.report)
             started = time.perf_counter()
             measurement = self.bench.measure(entry.job())
-            metrics, examples = entry.report.metrics, entry.report.examples
+            found = Score(entry.report.metrics, entry.report.examples)
             if self.evaluator.board_examples is not None:
-                metrics, examples = self.evaluate_on_board(entry, "validation")
+                found = self.evaluate_on_board(entry, "validation")
             log.info("trial %d: measured in %.3f s, session %.3f s", entry.trial.number,
                      time.perf_counter() - started, measurement.session_s)
         except InfeasibleCandidate as error:
@@ -191,8 +191,8 @@ class Loop:
             self.store.finish_trial(entry.trial.id, TrialState.INFEASIBLE, error.reason)
         else:
             self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=measurement,
-                                    evaluations=self._evaluations(metrics, examples))
-            self._learn(entry, measurement, metrics, built.artifact.size_bytes)
+                                    evaluations=self._evaluations(found))
+            self._learn(entry, measurement, found.metrics, built.artifact.size_bytes)
         self.progress.trial(entry)
         tell(entry)
 
@@ -210,7 +210,7 @@ class Loop:
             step = StepRecord(digest_of({"golden": digest}), "golden", {"inputs": digest}, {})
             self.store.put_step(self.study.id, step)
 
-    def evaluate_on_board(self, entry: Found, split: str) -> tuple[dict[str, float], int]:
+    def evaluate_on_board(self, entry: Found, split: str) -> Score:
         """Run a split's first examples on the board; the metrics are computed in a worker.
 
         Raises InfeasibleCandidate or FarmError.
@@ -227,7 +227,7 @@ class Loop:
         finally:
             outputs.unlink(missing_ok=True)
 
-    def _evaluations(self, metrics: Mapping[str, float], examples: int) -> list[Evaluation]:
+    def _evaluations(self, score: Score) -> list[Evaluation]:
         where = Where.HOST if self.evaluator.board_examples is None else Where.BOARD
-        return [Evaluation(Split.VALIDATION, name, value, examples, where, self.evaluator.runtime.name)
-                for name, value in metrics.items()]
+        return [Evaluation(Split.VALIDATION, name, value, score.examples, where, self.evaluator.runtime.name)
+                for name, value in score.metrics.items()]

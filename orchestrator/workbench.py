@@ -161,8 +161,8 @@ def _check_conversion(pool: HostPool, store: Store, prepared: Prepared, layers: 
     if not worst.deviation <= SETTLED:
         raise mismatch(f"in output {worst.output} by {worst.deviation:.2g} of its range on the calibration inputs; at "
                        f"most {SETTLED:g} is allowed", "calibration", worst.example)
-    metrics, _ = _ran(pool.submit(evaluate, evaluator, artifact, prepared.ports, "validation"), model)
-    far = differing_metrics(reference.metrics, metrics)
+    score = _ran(pool.submit(evaluate, evaluator, artifact, prepared.ports, "validation"), model)
+    far = differing_metrics(reference.metrics, score.metrics)
     if far is not None:
         raise mismatch(f"on the validation split: {far}; at most {METRIC_SETTLED:g} is allowed", "validation", None)
 

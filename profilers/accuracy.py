@@ -14,10 +14,9 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from device_farm.local import LocalTransport
+from profilers.closeness import Closeness, closeness, output_divergence
 from profilers.golden import EXAMPLES, Array
 from profilers.runner import AgentRunner, RuntimePlace
 from recipes.artifact import Artifact
@@ -28,7 +27,6 @@ from recipes.models.dataset import Metric, Split, apply_metrics, load_data, top1
 from recipes.models.source import Reference
 from recipes.ports import Ports
 from search.candidate import Candidate, Recovery
-from search.errors import InfeasibleCandidate
 
 ESTIMATED = 128
 """Calibration examples on which a divergence is estimated; 64 rank as well as all."""
@@ -52,6 +50,8 @@ class EvaluationInputs:
     agent: Path
     board_examples: int | None = None
     """None: accuracy is evaluated on the host; else on the board, on so many examples."""
+    reference: Path | None = None
+    """Float32's outputs on the validation split: what is evaluated there is compared with them, see `Closeness`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,17 @@ class HostReport:
     """What the artifact computes on the host, before decoding: one array (EXAMPLES, ...) per output."""
     build_s: float
     evaluate_s: float
+    close: Closeness | None = None
+    """To float32; None unless its outputs were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What outputs are worth."""
+
+    metrics: Mapping[str, float]
+    examples: int
+    close: Closeness | None = None
 
 
 def build_and_evaluate(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate,
@@ -75,12 +86,13 @@ def build_and_evaluate(builder: BuildInputs, inputs: EvaluationInputs, candidate
     built = build(builder, candidate)
     done = time.perf_counter()
     golden, outputs = _golden(inputs, built)
-    metrics, examples = ({}, 0) if inputs.board_examples else evaluate(inputs, built.artifact, built.ports, split)
-    return HostReport(built, metrics, examples, golden, outputs, done - started, time.perf_counter() - done)
+    found = Score({}, 0) if inputs.board_examples else evaluate(inputs, built.artifact, built.ports, split)
+    return HostReport(built, found.metrics, found.examples, golden, outputs, done - started,
+                      time.perf_counter() - done, found.close)
 
 
-def evaluate(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str) -> tuple[dict[str, float], int]:
-    """Return the metrics of an artifact on a split, and the number of examples.
+def evaluate(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str) -> Score:
+    """Evaluate an artifact on a split.
 
     Raises:
         InfeasibleCandidate: the runtime refuses the artifact, crashes, hangs, or returns NaN.
@@ -102,24 +114,28 @@ def encode_split(inputs: EvaluationInputs, ports: Ports, split: str) -> Path:
     return BlobStore(inputs.blob_folder).put_file(path).path
 
 
-def score(inputs: EvaluationInputs, ports: Ports, outputs: Path, split: str) -> tuple[dict[str, float], int]:
-    """Return the metrics of outputs (.npz `o0`, ...) on a split's first examples, and their number."""
+def score(inputs: EvaluationInputs, ports: Ports, outputs: Path, split: str) -> Score:
+    """Evaluate outputs (.npz `o0`, ...) on a split's first examples."""
     with np.load(outputs, allow_pickle=False) as arrays:
         decoded = ports.decode({name: arrays[name] for name in arrays.files})
     return _score(inputs, decoded, split)
 
 
-def _score(inputs: EvaluationInputs, outputs: tuple[Array, ...], split: str) -> tuple[dict[str, float], int]:
+def _score(inputs: EvaluationInputs, outputs: tuple[Array, ...], split: str) -> Score:
     targets = _split(inputs.blob_folder, inputs.splits[split]).targets
     if targets is None:
         raise ValueError(f"the split {split} has no targets")
     targets = targets[:len(outputs[0])]
-    return apply_metrics(_metrics(inputs.data, inputs.metrics), outputs, targets), len(targets)
+    metrics = _metrics(inputs.data, inputs.metrics)
+    close = None
+    if inputs.reference is not None and split == "validation":
+        close = closeness(metrics, arrays_of(inputs.reference), outputs, targets)
+    return Score(apply_metrics(metrics, outputs, targets), len(targets), close)
 
 
 def evaluate_recovered(builder: BuildInputs, inputs: EvaluationInputs, widths: tuple[tuple[str, int], ...],
-                       level: Recovery, split: str = "validation") -> Mapping[str, float]:
-    """Return the metrics of the float network at some widths, recovered but not converted.
+                       level: Recovery, split: str = "validation") -> Score:
+    """Evaluate the float network at some widths, recovered but not converted.
 
     An estimate: of an artifact of these widths it is the float32 metrics to within the noise of arithmetic.
     Raises InfeasibleCandidate.
@@ -127,14 +143,15 @@ def evaluate_recovered(builder: BuildInputs, inputs: EvaluationInputs, widths: t
     if builder.pruning is None:
         raise ValueError("this study does not prune; its inputs lack the network and the plan")
     outputs = recovered_outputs(builder.blob_folder, builder.pruning, dict(widths), level, inputs.splits[split])
-    return _score(inputs, outputs, split)[0]
+    return _score(inputs, outputs, split)
 
 
-def calibration_outputs(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate) -> Path:
-    """Keep a candidate's outputs on the calibration split as a blob (.npz `o0`, ...). Raises InfeasibleCandidate."""
+def keep_outputs(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate, split: str,
+                 limit: int | None = None) -> Path:
+    """Keep a candidate's outputs on a split as a blob (.npz `o0`, ...). Raises InfeasibleCandidate."""
     built = build(builder, candidate)
-    outputs = run_reference(inputs, built.artifact, built.ports, "calibration", ESTIMATED)
-    path = _scratch() / "calibration_outputs.npz"
+    outputs = run_reference(inputs, built.artifact, built.ports, split, limit)
+    path = _scratch() / "kept_outputs.npz"
     tensors: dict[str, Any] = {f"o{i}": array for i, array in enumerate(outputs)}
     np.savez(path, **tensors)
     return BlobStore(inputs.blob_folder).put_file(path).path
@@ -143,11 +160,11 @@ def calibration_outputs(builder: BuildInputs, inputs: EvaluationInputs, candidat
 def divergence(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate, reference: Path) -> float:
     """Return how far a candidate's outputs on the calibration split are from the reference's.
 
-    See search.HostOracle. `reference` is what `calibration_outputs` wrote. Raises InfeasibleCandidate.
+    See search.HostOracle. `reference` is what `keep_outputs` wrote. Raises InfeasibleCandidate.
     """
     built = build(builder, candidate)
     found = run_reference(inputs, built.artifact, built.ports, "calibration", ESTIMATED)
-    pairs = zip(_arrays(reference), found, strict=True)
+    pairs = zip(arrays_of(reference), found, strict=True)
     return float(np.mean([output_divergence(expected, outputs) for expected, outputs in pairs]))
 
 
@@ -165,34 +182,10 @@ def narrowing_divergence(builder: BuildInputs, widths: tuple[tuple[str, int], ..
 
 
 @lru_cache(maxsize=2)
-def _arrays(path: Path) -> tuple[Array, ...]:
+def arrays_of(path: Path) -> tuple[Array, ...]:
+    """Return the arrays `o0`, ... of a file, in order."""
     with np.load(path, allow_pickle=False) as arrays:
         return tuple(arrays[f"o{i}"] for i in range(len(arrays.files)))
-
-
-def output_divergence(expected: Array, found: Array) -> float:
-    """Return the mean KL divergence (nats) of class scores (examples, classes), else the normalised squared error.
-
-    Scores are probabilities when they are not negative and sum to one, else logits. Raises InfeasibleCandidate
-    for NaN.
-    """
-    one, two = expected.astype(np.float64), found.astype(np.float64)
-    if not np.isfinite(two).all():
-        raise InfeasibleCandidate("its outputs on the calibration inputs are not finite")
-    if one.ndim == 2 and one.shape[1] > 1:
-        p, q = _log_scores(one, one), _log_scores(two, one)
-        return max(0.0, float((np.exp(p) * (p - q)).sum(1).mean()))
-    return float(((two - one) ** 2).mean() / max(float(one.var()), 1e-12))
-
-
-def _log_scores(scores: NDArray[np.float64], judged: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log probabilities; whether scores are probabilities already is judged by the reference."""
-    if bool((judged >= 0).all()) and np.allclose(judged.sum(1), 1, atol=1e-3):
-        shares = np.clip(scores, 1e-7, None)
-        scaled: NDArray[np.float64] = np.log(shares / shares.sum(1, keepdims=True))
-        return scaled
-    found: NDArray[np.float64] = log_softmax(scores, axis=1)
-    return found
 
 
 def run_reference(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from search.candidate import Candidate
@@ -17,6 +17,10 @@ class Estimate:
     """None: it was not built."""
     metrics: Mapping[str, float]
     """On the validation split; higher is better."""
+    divergence: float | None = None
+    """Of the outputs on the validation split from float32's, see `HostOracle.divergences`; None: not known."""
+    luck: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> one draw of the standard error of its difference to float32's."""
 
 
 class HostOracle(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 from search.adaptive.graph import Extra, Floats, Graph, Ints
 from search.adaptive.judge import LEAST_PROBABILITY, Aim, Judge, Outlook
 from search.adaptive.latency import LatencyModel, Profile, Reading
+from search.adaptive.luck import Close
 from search.adaptive.memory import Memory, News, configs_of, key_of
 from search.adaptive.quality import Divergence, Sensitivity, probes
 from search.adaptive.round import SPREAD, Round
@@ -55,6 +56,8 @@ class Engine:
         narrowing: what the divergence of a new combination of levels costs beside, in passes.
         combinations: new combinations of levels whose accuracy the host computes after each table.
         exact: accuracy as `tell` will give it, of what is about to be measured; None: `accuracy` is that.
+        closeness: of configurations whose accuracy is known, for which it costs nothing more; None: accuracies are
+            taken as they are.
         builds: at most so many are computed before a proposal: where one is worse than estimated, another may be
             better.
     """
@@ -73,6 +76,7 @@ class Engine:
     narrowing: float = 0.0
     combinations: float = np.inf
     exact: Callable[[Ints], Floats] | None = None
+    closeness: Callable[[Ints], Sequence[Close | None]] | None = None
     builds: int = BUILDS
     measured: dict[bytes, list[float]] = field(default_factory=dict)
     """Configuration -> its readings, seconds."""
@@ -82,7 +86,7 @@ class Engine:
     """What the last proposal is expected to bring; None while nothing that was measured meets the budget."""
 
     def __post_init__(self) -> None:
-        self.memory = Memory(self.graph)
+        self.memory = Memory(self.graph, self.floating)
 
     @property
     def graph(self) -> Graph:
@@ -117,6 +121,8 @@ class Engine:
 
     def propose(self) -> Ints | None:
         """Return what to measure next, never the same twice; None when nothing new is left."""
+        if self.closeness is not None:
+            self._note_close(configs_of([k for k in self.measured if k not in self.memory.close], self.graph.length))
         judge = self.judge()
         rng = np.random.default_rng([self.seed, len(self.model.readings), len(self.blocked)])
         for _ in range(INNER):
@@ -131,18 +137,19 @@ class Engine:
     def _choose(self, judge: Judge) -> Ints | None:
         """Return the best of what the host knows, by its exact accuracy if the host can give that before."""
         for build in range(self.builds + 1):
+            judge = replace(judge, accuracy=self.memory.believed())  # the host knows more by now
             pool, accuracy = self.memory.known()
             free = np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)
             runs = free & np.isfinite(accuracy)
             pool = pool[runs if runs.any() else free]
             if not len(pool):
                 break
-            judge = replace(judge)  # it may know more accuracies of what was measured
             found = judge.choose(pool)
             if self.exact is None or key_of(found) in self.memory.exact or build == self.builds:
                 self.outlook = judge.outlook(pool, self.margin)
                 return found
             self.memory.note_accuracy(found[None], self.exact(found[None]), exact=True)
+            self._note_close(found[None])
         self.outlook = None
         return self._any_left()
 
@@ -159,7 +166,7 @@ class Engine:
 
     def judge(self) -> Judge:
         """Return what is believed now."""
-        return Judge(self.model.posterior(), self.aim, self.budget_s, self.memory.accuracy,
+        return Judge(self.model.posterior(), self.aim, self.budget_s, self.memory.believed(),
                      configs_of([*self.measured], self.graph.length))
 
     def _linearise(self, judge: Judge) -> bool:
@@ -235,6 +242,11 @@ class Engine:
     def _evaluate(self, configs: Ints) -> None:
         if len(configs):
             self.memory.note_accuracy(configs, self.accuracy(configs))
+            self._note_close(configs)
+
+    def _note_close(self, configs: Ints) -> None:
+        if self.closeness is not None and len(configs):
+            self.memory.note_close(configs, self.closeness(configs))
 
     def _any_left(self) -> Ints | None:
         """Return the first configuration that was neither measured nor blocked; None when there is none."""

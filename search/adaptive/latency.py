@@ -2,8 +2,9 @@
 
     latency = sum over sites of prior * (1 + all + [kind, scheme] + [site, scheme] + [site, level] + [scheme, level])
             + sum over edges of prior * (1 + [from format, to format])
-            + rest + noise
+            + sites * overhead + rest + noise
 
+The prior counts in proportion only: it is scaled to the readings first, for all that follows is relative to it.
 The rest is what does not add up over sites (a cache that overflows, say): similar configurations have a similar one,
 a Gaussian process over the share of sites that differ. The corrections are independent Gaussians with mean 0, so
 their posterior has a closed form (Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, section 2.1).
@@ -30,8 +31,9 @@ NOISES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.3)
 """Relative standard deviation of one measurement."""
 NOISE_PRIOR = (0.02, 0.5)
 """Its log-normal prior: median and spread."""
-DEVIATIONS = {"all": 0.5, "kind": 0.25, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6}
-"""Prior standard deviations of the corrections."""
+DEVIATIONS = {"all": 0.5, "kind": 0.25, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6,
+              "overhead": 0.05}
+"""Prior standard deviations of the corrections; of the overhead of all sites: as a share of float's latency."""
 RESTS = (0.005, 0.02, 0.06)
 """Relative standard deviation of what does not add up."""
 REACH = 0.15
@@ -74,17 +76,29 @@ class LatencyModel:
     """What is believed of one kind of board.
 
     Args:
-        prior: what an analytic model, or another board, says (seconds).
+        given: what an analytic model, or another board, says (seconds).
     """
 
-    prior: Tables
+    given: Tables
     readings: list[Reading] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
+    _scaled: dict[int, Tables] = field(default_factory=dict)
     _chosen: dict[tuple[int, int], tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
-        return self.prior.graph
+        return self.given.graph
+
+    @property
+    def prior(self) -> Tables:
+        """What was given, scaled to the geometric mean of the first readings."""
+        count = min(len(self.readings), FEW)
+        if count not in self._scaled:
+            first = self.readings[:count]
+            apart = [np.log(r.latency_s) - np.log(self.given.total(np.array([r.config]))[0]) for r in first]
+            scale = float(np.exp(np.mean(apart))) if first else 1.0
+            self._scaled[count] = Tables(self.graph, self.given.sites * scale, self.given.edges * scale)
+        return self._scaled[count]
 
     @cached_property
     def groups(self) -> tuple[tuple[str, Ints], ...]:
@@ -122,13 +136,14 @@ class LatencyModel:
     @cached_property
     def _deviations(self) -> Floats:
         """Prior standard deviation of every correction."""
-        size = 1 + max(int(self.edge_numbers.max(initial=0)), *(int(t.max()) for _, t in self.groups))
+        size = 2 + max(int(self.edge_numbers.max(initial=0)), *(int(t.max()) for _, t in self.groups))
         found = np.zeros(size)
+        found[-1] = DEVIATIONS["overhead"]
         for group, table in self.groups:
             found[np.unique(table)] = DEVIATIONS[group]
         if self.edge_numbers.size:
-            typical = self.prior.total(np.zeros((1, self.graph.length), np.int64))[0]
-            most = self.prior.edges.max(axis=(1, 2), initial=0.0).sum()
+            typical = self.given.total(np.zeros((1, self.graph.length), np.int64))[0]
+            most = self.given.edges.max(axis=(1, 2), initial=0.0).sum()
             found[np.unique(self.edge_numbers)] = max(DEVIATIONS["edge"], EDGE_SHARE * typical / max(most, 1e-12))
         return found
 
@@ -144,7 +159,14 @@ class LatencyModel:
             weights.append(switching)
         flat = np.concatenate(numbers, 1) + size * np.arange(len(configs))[:, None]
         found = np.asarray(np.bincount(flat.ravel(), np.concatenate(weights, 1).ravel(), size * len(configs)), float)
-        return found.reshape(len(configs), size)
+        found = found.reshape(len(configs), size)
+        found[:, -1] = self.graph.length * self.overhead_s
+        return found
+
+    @property
+    def overhead_s(self) -> float:
+        """What the last correction, a site's overhead, is multiplied with: float's latency for each site."""
+        return float(self.prior.total(np.zeros((1, self.graph.length), np.int64))[0]) / self.graph.length
 
     def _evidence(self) -> tuple[Floats, Floats, Floats]:
         """Return features, what the prior missed (s), and the scale of the noise (s) of every row."""
@@ -164,6 +186,7 @@ class LatencyModel:
         """Return features and prior cost of every single site of a configuration, its incoming edges with it."""
         own, switching = (part[0] for part in self.prior.parts(config[None]))
         rows = np.zeros((self.graph.length, len(self._deviations)))
+        rows[:, -1] = self.overhead_s
         base = own.copy()
         for _, table in self.groups:
             for s in range(self.graph.length):

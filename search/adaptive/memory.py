@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from search.adaptive.graph import Floats, Graph, Ints
+from search.adaptive.luck import Close, believed
 from search.adaptive.quality import Divergence, Sensitivity, measure_sensitivity
 
 SCHEMA = 2
@@ -36,11 +37,12 @@ class News:
     """Calibration passes beyond the first table."""
     exact: frozenset[bytes] = frozenset()
     """Of these the accuracy is the artifact's, no estimate."""
+    close: Mapping[bytes, Close] = field(default_factory=dict)
 
     def __add__(self, other: News) -> News:
         """Return both."""
         return News((*other.tables, *self.tables), {**other.accuracy, **self.accuracy}, self.passes + other.passes,
-                    self.exact | other.exact)
+                    self.exact | other.exact, {**other.close, **self.close})
 
     def to_json(self) -> str:
         """Write it down exactly."""
@@ -48,6 +50,8 @@ class News:
             "schema": SCHEMA, "passes": self.passes,
             "tables": [{"center": t.center.tolist(), "values": t.values.tolist(), "floating": t.floating}
                        for t in self.tables],
+            "close": [[np.frombuffer(key, np.int64).tolist(), close.divergence, close.luck]
+                      for key, close in self.close.items()],
             "accuracy": [[np.frombuffer(key, np.int64).tolist(), None if np.isnan(value) else value, key in self.exact]
                          for key, value in self.accuracy.items()]}, separators=(",", ":"))
 
@@ -62,18 +66,20 @@ class News:
         accuracy = {key_of(np.array(config)): float("nan") if value is None else float(value)
                     for config, value, _ in data["accuracy"]}
         exact = frozenset(key_of(np.array(config)) for config, _, built in data["accuracy"] if built)
-        return cls(tables, accuracy, data["passes"], exact)
+        close = {key_of(np.array(config)): Close(*values) for config, *values in data["close"]}
+        return cls(tables, accuracy, data["passes"], exact, close)
 
 
 class Memory:
-    """All that the host has found out."""
+    """All that the host has found out; `floating` is the configuration that is float32."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, floating: Ints) -> None:
+        self._graph, self._floating = graph, floating
         self.accuracy: dict[bytes, float] = {}
         """Configuration -> accuracy on the host; NaN where it is infeasible."""
         self.exact: set[bytes] = set()
         """Of these it is the artifact's, no estimate."""
+        self.close: dict[bytes, Close] = {}
         self.tables: list[Sensitivity] = []
         """The first is around float32."""
         self.passes = 0
@@ -86,6 +92,7 @@ class Memory:
             self._keep(finding)
         self.accuracy.update(news.accuracy)
         self.exact |= news.exact
+        self.close.update(news.close)
         self.passes += news.passes
 
     def take_table(self, divergence: Divergence, center: Ints, floating: bool = False) -> None:
@@ -99,37 +106,47 @@ class Memory:
         least = 0.0 if floating else None
         self.tables.append(measure_sensitivity(self._graph, asked, center, least))
         found = np.concatenate(values)
-        self._note(tables=(Finding(center, found, floating),), passes=0 if floating else len(found))
+        self._note(News(tables=(Finding(center, found, floating),), passes=0 if floating else len(found)))
 
     def note_accuracy(self, configs: Ints, accuracy: Floats, exact: bool = False) -> None:
         """Take in what the host computed: the artifact's accuracy, or an estimate."""
         found = dict(zip(map(key_of, configs), map(float, accuracy), strict=True))
         self.accuracy.update(found)
         self.exact |= set(found) if exact else set()
-        self._note(accuracy=found, exact=frozenset(found if exact else ()))
+        self._note(News(accuracy=found, exact=frozenset(found if exact else ())))
+
+    def note_close(self, configs: Ints, close: Sequence[Close | None]) -> None:
+        """Take in how close configurations are to float32; None: not known."""
+        found = {key_of(config): one for config, one in zip(configs, close, strict=True) if one is not None}
+        self.close.update(found)
+        self._note(News(close=found))
 
     def note_passes(self, passes: int) -> None:
         """Take in that the host ran the calibration inputs so often."""
-        self._note(passes=passes)
+        self._note(News(passes=passes))
 
     def news(self) -> News:
         """Return what has been found out since the last call."""
         fresh, self._fresh = self._fresh, News()
         return fresh
 
+    def believed(self) -> dict[bytes, float]:
+        """Return configuration -> accuracy, without what is probably luck."""
+        return believed(self.accuracy, self.close, self.accuracy.get(key_of(self._floating)))
+
     def known(self) -> tuple[Ints, Floats]:
-        """Return configurations and their accuracy, in an order that does not depend on when they became known."""
-        keys = sorted(self.accuracy)
-        return configs_of(keys, self._graph.length), np.array([self.accuracy[key] for key in keys])
+        """Return configurations and what is believed of their accuracy; their order is always the same."""
+        accuracy = self.believed()
+        keys = sorted(accuracy)
+        return configs_of(keys, self._graph.length), np.array([accuracy[key] for key in keys])
 
     def _keep(self, finding: Finding) -> None:
         least = 0.0 if finding.floating else None
         self.tables.append(measure_sensitivity(self._graph, lambda _: finding.values, finding.center, least))
 
-    def _note(self, tables: tuple[Finding, ...] = (), accuracy: Mapping[bytes, float] | None = None,
-              passes: int = 0, exact: frozenset[bytes] = frozenset()) -> None:
-        self.passes += passes
-        self._fresh = News(tables, accuracy or {}, passes, exact) + self._fresh
+    def _note(self, fresh: News) -> None:
+        self.passes += fresh.passes
+        self._fresh = fresh + self._fresh
 
 
 def key_of(config: Ints) -> bytes:

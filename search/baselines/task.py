@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from search.adaptive.graph import Extra, Floats, Graph, Ints, Tables
 from search.adaptive.judge import Aim, Outlook
+from search.adaptive.luck import Close
 from search.adaptive.quality import Divergence
 
 Accuracy = Callable[[Ints], Floats]
@@ -51,6 +52,8 @@ class Task:
     """Returns further resources with their limits, as they are known by now."""
     exact: Accuracy | None = None
     """Accuracy as it is told after a measurement; dearer. None: `accuracy` is that."""
+    closeness: Callable[[Ints], Sequence[Close | None]] | None = None
+    """To float32, of configurations whose accuracy is known; None where it is not."""
     tie: float = 0.0
     """Accuracies no further apart than this are a tie, which the faster configuration wins."""
 

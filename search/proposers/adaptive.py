@@ -38,7 +38,8 @@ class AdaptiveSearcher:
         self._task = task
         self.engine = Engine(LatencyModel(task.prior), task.divergence, task.accuracy, task.budget_s, task.floating,
                              task.seed, aim=task.aim, passes=passes, evaluations=evaluations, margin=task.tie,
-                             narrowing=NARROWING, combinations=COMBINATIONS, exact=task.exact)
+                             narrowing=NARROWING, combinations=COMBINATIONS, exact=task.exact,
+                             closeness=task.closeness)
 
     def propose(self) -> Ints | None:
         """See Searcher."""

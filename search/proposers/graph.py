@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from search.adaptive.graph import Extra, Floats, Ints, Tables
 from search.adaptive.judge import Aim, Outlook
 from search.adaptive.latency import LatencyModel, Reading
+from search.adaptive.luck import Close
 from search.baselines.task import Metrics, Searcher, Task
 from search.candidate import Candidate
 from search.goal import TIE, Evidence, Goal
@@ -54,7 +56,8 @@ class GraphProposer:
         minimum = goal.minimum or {}
         least = {goal.objective: minimum.get(goal.objective), **minimum}
         task = Task(prior, self._divergence, self._score, goal.latency_budget_s, np.zeros(graph.length, np.int64), int8,
-                    ladder, seed, Metrics(self._scores, least), aim_of(goal), self._size_limit, self._exact, TIE)
+                    ladder, seed, Metrics(self._scores, least), aim_of(goal), self._size_limit, self._exact,
+                    self._closeness, TIE)
         self._searcher = make(task)
 
     def propose(self) -> Candidate | None:
@@ -71,7 +74,8 @@ class GraphProposer:
             self._searcher.tell_infeasible(picks)
             return
         self._beside.append(evidence.size_bytes - float(self._weights.total(picks[None])[0]))
-        self._estimates[candidate.id] = Estimate(evidence.size_bytes, evidence.metrics)
+        before = self._estimates.get(candidate.id) or Estimate(None, {})
+        self._estimates[candidate.id] = replace(before, size_bytes=evidence.size_bytes, metrics=evidence.metrics)
         excess = {name: value for name, value in self._goal.constraints(evidence).items() if name != "latency"}
         self._searcher.tell(picks, evidence.latency_s, float(evidence.metrics[self._goal.objective]), excess)
         self._believed.readings.append(Reading(tuple(int(option) for option in picks), evidence.latency_s))
@@ -122,6 +126,16 @@ class GraphProposer:
         names = dict.fromkeys([self._goal.objective, *(self._goal.minimum or {})])
         estimates = self._estimated(configs)
         return {name: np.array([np.nan if e is None else e.metrics[name] for e in estimates]) for name in names}
+
+    def _closeness(self, configs: Ints) -> list[Close | None]:
+        """Return how close candidates are to float32; what was only measured is evaluated on the host now."""
+        candidates = [self._candidate(picks) for picks in configs]
+        known = {c.id: self._estimates.get(c.id) for c in candidates}
+        missing = {c.id: c for c in candidates if (e := known[c.id]) is not None and e.divergence is None}
+        known.update(zip(missing, self._oracle.builds(list(missing.values())), strict=True))
+        name = self._goal.objective
+        return [None if e is None or e.divergence is None else Close(e.divergence, e.luck.get(name, 0.0))
+                for e in (known[c.id] for c in candidates)]
 
     def _worths(self, configs: Ints, estimates: Sequence[Estimate | None]) -> Floats:
         return np.array([np.nan if e is None else self._worth(e, picks)

@@ -56,11 +56,11 @@ def test_few_are_built_for_one_proposal() -> None:
 
 def test_notes_say_what_was_built() -> None:
     graph = leveled(3)
-    memory = Memory(graph)
+    memory = Memory(graph, np.zeros(3, np.int64))
     configs = np.array([[0, 1, 2], [2, 1, 0]])
     memory.note_accuracy(configs, np.array([0.8, np.nan]))
     memory.note_accuracy(configs[:1], np.array([0.7]), exact=True)
-    again = Memory(graph)
+    again = Memory(graph, np.zeros(3, np.int64))
     again.learn(News.from_json(memory.news().to_json()))
     assert again.exact == {key_of(configs[0])}
     assert again.accuracy[key_of(configs[0])] == 0.7, "the built one counts"
