@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.adaptive.graph import Graph, Option, Site
+from search.adaptive.graph import Graph, Option, Site, Tables
 from search.adaptive.latency import LatencyModel, Profile, Reading
 from search.adaptive.memory import key_of
 from search.adaptive.polish import Problem
@@ -28,6 +28,7 @@ from tests.search.adaptive_spaces import (
 )
 from tests.search.proposer_contract import BUDGET
 from tests.search.spaces import INT8, AdditiveBoard, mixed_space, wide_space
+from tests.search.tasks import Bench, leveled
 
 OPTION = Option("float", "f", ("float",))
 
@@ -142,6 +143,40 @@ def test_the_model_learns_what_the_prior_misses_and_knows_how_sure_it_is() -> No
     assert errors[0] > 2 * errors[1] > 3 * errors[2]
     assert errors[2] < 0.015
     assert 0.01 <= model.posterior().noise <= 0.04, "two spikes must not make the board look loud"
+
+
+def test_a_prior_counts_in_proportion_only() -> None:
+    rng = np.random.default_rng(4)
+    graph = random_graph(rng, 8, 4)
+    prior = random_tables(rng, graph)
+    slow = LatencyModel(Tables(graph, 20 * prior.sites, 20 * prior.edges))
+    right = LatencyModel(prior)
+    rows = graph.settle(np.array([[rng.integers(len(site.options)) for site in graph.sites] for _ in range(40)]))
+    for config, chance in zip(rows[:4], rng.normal(size=4), strict=True):
+        latency_s = float(prior.total(config[None])[0] * np.exp(0.2 * chance))
+        for model in (slow, right):
+            model.readings.append(Reading(tuple(int(o) for o in config), latency_s))
+    for one, other in zip(slow.posterior().predict(rows), right.posterior().predict(rows), strict=True):
+        assert np.allclose(one, other, rtol=1e-6)
+    mean, deviation = slow.posterior().predict(rows)
+    assert np.median(abs(mean / prior.total(rows) - 1)) < 0.2, "after four readings, on a board 20 times faster"
+    assert np.median(deviation / mean) < 0.5
+
+
+def test_what_every_layer_costs_beside_its_work_is_learned() -> None:
+    rng = np.random.default_rng(5)
+    graph = leveled(6, levels=2)
+    prior = Bench.by_chance(graph).seconds
+    model = LatencyModel(prior)
+    floating = np.zeros((1, 6), np.int64)
+    overhead_s = 0.3 * float(prior.total(floating)[0])
+    rows = rng.integers(0, graph.width, (60, 6))
+    truth = prior.total(rows) + overhead_s
+    for config, latency_s in zip(rows[:10], truth[:10], strict=True):
+        model.readings.append(Reading(tuple(int(o) for o in config), float(latency_s)))
+    posterior = model.posterior()
+    assert np.median(abs(posterior.predict(rows[10:])[0] / truth[10:] - 1)) < 0.03
+    assert np.allclose(posterior.tables().total(rows[10:]), truth[10:], rtol=0.15), "the solver's tables have it too"
 
 
 def test_a_profile_tells_the_sites_apart() -> None:
