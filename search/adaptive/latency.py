@@ -32,7 +32,7 @@ NOISES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.3)
 NOISE_PRIOR = (0.02, 0.5)
 """Its log-normal prior: median and spread."""
 DEVIATIONS = {"all": 0.5, "kind": 0.25, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6,
-              "overhead": 0.05}
+              "overhead": 0.02}
 """Prior standard deviations of the corrections; of the overhead of all sites: as a share of float's latency."""
 RESTS = (0.005, 0.02, 0.06)
 """Relative standard deviation of what does not add up."""

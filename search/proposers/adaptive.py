@@ -21,7 +21,7 @@ NARROWING = 8
 """What the divergence of new widths costs beside, in passes: a reconstruction on few examples."""
 COMBINATIONS = 8
 """New widths that are recovered and rated after each sensitivity table: a second each."""
-CONFIDENCE = 0.95
+CONFIDENCE = 0.98
 """Probability to meet the budget of what is shipped."""
 
 
