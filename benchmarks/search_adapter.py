@@ -17,8 +17,8 @@ from search.adaptive.latency import LatencyModel
 from search.adaptive.memory import key_of
 from search.baselines.baseline import Baseline
 from search.baselines.wiring import make_searcher
+from search.proposers.adaptive import CONFIDENCE
 
-CONFIDENCE = 0.95
 REPEATS = 3
 """Measurements that are kept for the finalists."""
 SEEDED = ("tpe", "nsga2", "gp", "random", "quantune")
