@@ -21,6 +21,7 @@ from orchestrator.errors import NothingRan
 from orchestrator.finish import rebuild
 from orchestrator.host_oracle import PoolOracle
 from orchestrator.loop import Found, Loop
+from orchestrator.notes import keep_notes, recall_notes
 from orchestrator.objectives import parse_objectives
 from orchestrator.store.records import TrialRole
 from orchestrator.units import counted, parse_budget
@@ -133,6 +134,7 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell, inter
         return _ending(bench, loop, goal, stopped if loop.stop() else Why.ALLOWANCE, None)
     bench.progress.phase(f"searching ({config.sampler})")
     proposer = make_proposer(bench, loop, goal)
+    recall_notes(bench.store, loop.study, proposer, bench.progress)
     for found in loop.found.values():
         if found.evidence is not None or found.infeasible is not None:
             proposer.tell(found.candidate, found.evidence)
@@ -147,6 +149,7 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell, inter
         for left in loop.unfinished():
             yield left, TrialRole.SEARCH
         while (candidate := proposer.propose()) is not None:
+            keep_notes(bench.store, loop.study, proposer)
             over = stopping.look(proposer, _met(loop, goal))
             if over is not None:
                 why = over
@@ -160,6 +163,7 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell, inter
         why = Why.ALLOWANCE
         if sampler_named(config.sampler).foresees:
             proposer.propose()  # for its outlook, now that everything is told
+            keep_notes(bench.store, loop.study, proposer)
     ending = _ending(bench, loop, goal, why, proposer)
     if why in (Why.OUTLOOK, Why.UNREACHABLE, Why.EXHAUSTED):
         bench.progress.note(ending.message)

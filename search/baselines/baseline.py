@@ -68,6 +68,13 @@ class Baseline:
         self._ledger.take(config)
         self._strategy.learn(config, None)
 
+    def notes(self) -> str | None:
+        """Return nothing: no baseline keeps what it asked the host."""
+        return None
+
+    def learn(self, notes: str, same: bool) -> None:
+        """See Searcher; there are none."""
+
     def choice(self) -> Ints | None:
         """See Searcher."""
         return self._ledger.choice()

@@ -91,6 +91,17 @@ class Searcher(Protocol):
     def tell_infeasible(self, config: Ints) -> None:
         """Take that a configuration can never be measured."""
 
+    def notes(self) -> str | None:
+        """Return what the host found out since the last call, as text; None: nothing to keep."""
+
+    def learn(self, notes: str, same: bool) -> None:
+        """Take what `notes` gave before.
+
+        Args:
+            notes: all of it, oldest first.
+            same: the constraints were the same then; else accuracies may have been called NaN that no longer are.
+        """
+
     def choice(self) -> Ints | None:
         """Return what it would ship now; None while nothing that was measured meets the goal."""
 

@@ -10,7 +10,7 @@ from search.adaptive.engine import Engine
 from search.adaptive.graph import Ints
 from search.adaptive.judge import Outlook
 from search.adaptive.latency import LatencyModel
-from search.adaptive.memory import key_of
+from search.adaptive.memory import News, key_of
 from search.baselines.task import Task
 
 PASSES = 24
@@ -57,6 +57,16 @@ class AdaptiveSearcher:
     def tell_infeasible(self, config: Ints) -> None:
         """See Searcher."""
         self.engine.tell_infeasible(config)
+
+    def notes(self) -> str | None:
+        """See Searcher."""
+        news = self.engine.news()
+        return None if news == News() else news.to_json()
+
+    def learn(self, notes: str, same: bool) -> None:
+        """See Searcher."""
+        news = News.from_json(notes)
+        self.engine.learn(news if same else News(news.tables, passes=news.passes))
 
     def choice(self) -> Ints | None:
         """Return the most accurate (or fastest) that meets the budget with probability `CONFIDENCE`."""

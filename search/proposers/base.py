@@ -22,5 +22,11 @@ class Proposer(Protocol):
     def outlook(self) -> Outlook | None:
         """Return what the last proposal was expected to bring; None where this proposer does not say."""
 
+    def notes(self) -> str | None:
+        """Return what the host found out since the last call, as text; None: nothing to keep."""
+
+    def learn(self, notes: str) -> None:
+        """Take what `notes` gave before, in an earlier process perhaps. Raises ValueError for another version's."""
+
     def reach(self) -> Reach | None:
         """Return what the board can reach at all; None without a latency budget, or before anything was told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -83,6 +84,22 @@ class GraphProposer:
     def outlook(self) -> Outlook | None:
         """Return what the last proposal was expected to bring; None where the searcher does not say."""
         return self._searcher.outlook()
+
+    def notes(self) -> str | None:
+        """See Proposer."""
+        found = self._searcher.notes()
+        return None if found is None else f"{self._constraints}\n{found}"
+
+    def learn(self, notes: str) -> None:
+        """See Proposer."""
+        constraints, _, found = notes.partition("\n")
+        self._searcher.learn(found, constraints == self._constraints)
+
+    @cached_property
+    def _constraints(self) -> str:
+        """What decides which accuracies count, beside the latency."""
+        return json.dumps([self._goal.objective, dict(self._goal.minimum or {}), self._goal.size_budget_bytes],
+                          sort_keys=True)
 
     def reach(self) -> Reach | None:
         """Return what the board can reach at all; None without a latency budget, or before anything was told."""

@@ -33,6 +33,12 @@ class Scripted:
     def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
         """Nothing."""
 
+    def notes(self) -> str | None:
+        raise AssertionError("it is only looked at")
+
+    def learn(self, notes: str) -> None:
+        raise AssertionError("it is only looked at")
+
     def outlook(self) -> Outlook | None:
         return self.said
 
