@@ -136,13 +136,26 @@ class SSHTransport:
         return shlex.join([*(("env", *self._environment) if self._environment else ()), *argv])
 
     def _start(self, command: str) -> paramiko.Channel:
-        self.connect()
         try:
-            session: paramiko.Channel = self._connections[-1].transport.open_session(timeout=self._connect_timeout_s)
+            session = self._session()
             session.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ChannelClosed(f"{self.address}: no command could be started: {_words(error)}") from error
         return session
+
+    def _session(self) -> paramiko.Channel:
+        """Open a session; once more where the connection proves to be lost: it looks alive for a moment after."""
+        self.connect()
+        transport: paramiko.Transport = self._connections[-1].transport
+        try:
+            return transport.open_session(timeout=self._connect_timeout_s)
+        except (paramiko.SSHException, OSError, EOFError):
+            if transport.is_active():
+                raise
+        self.close()
+        self.connect()
+        transport = self._connections[-1].transport
+        return transport.open_session(timeout=self._connect_timeout_s)
 
     def _client(self) -> paramiko.SFTPClient:
         self.connect()

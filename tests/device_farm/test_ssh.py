@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fabric
 import pytest
 
 from device_farm import ssh
@@ -127,6 +128,21 @@ class TestLosses:
         with pytest.raises(ChannelClosed, match="cat on .*: the connection was lost"):
             channel.receive(WAIT_S)
         assert transport.run(["echo", "back"], WAIT_S).stdout == "back\n"
+
+    def test_a_connection_that_looks_alive_but_is_lost_is_made_again(
+        self, sshd: Sshd, transport: SSHTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        transport.connect()
+        lost = transport._connections[-1].transport
+        sshd.kill_sessions()
+        lost.join(WAIT_S)
+        assert not lost.is_active()
+        looks = [True]  # once
+        real = fabric.Connection.is_connected.fget
+        monkeypatch.setattr(fabric.Connection, "is_connected",
+                            property(lambda connection: looks.pop() if looks else real(connection)))
+        assert transport.run(["echo", "back"], WAIT_S).stdout == "back\n"
+        assert not looks
 
     def test_a_killed_session_ends_a_command_that_runs(self, sshd: Sshd, transport: SSHTransport) -> None:
         transport.connect()
