@@ -2,11 +2,13 @@
 
     .venv/bin/python -m benchmarks.search [--networks residual] [--budgets 0.7x:int8] [--samplers adaptive,tpe,hawq]
                                           [--seeds 5] [--measurements 64] [--board local] [--no-prune]
+                                          [--priors roofline,xgboost,both --store FOLDER]
 
 Every study measures the baselines that it needs (they count), then what its sampler proposes. What counts is the most
 accurate candidate among the first n measurements that meets the budget when it is measured again, side by side with the
 baseline: the two most accurate of every prefix are measured again, and evaluated on the test split.
-Latencies of one table are from one run on one machine.
+Latencies of one table are from one run on one machine. Several priors make one row each for every sampler; all but the
+roofline need a store in which a cost model of this kind of board was trained (docs/costmodel.md).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from benchmarks.loop import boards
 from device_farm.inventory import Inventory
 from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
+from orchestrator.costmodel import AUTO
 from orchestrator.progress import Silent
 from orchestrator.store.records import TrialRole
 from orchestrator.store.store import Store
@@ -43,7 +46,7 @@ from profilers.statistics import summarise
 from search.candidate import Candidate
 from search.samplers import SAMPLERS
 
-POINTS = (8, 16, 32, 64)
+POINTS = (4, 8, 16, 32, 64)
 ENGINE_AT = 16
 AGAIN = 3
 """Times that a finalist is measured again, in turn with the baseline."""
@@ -64,6 +67,7 @@ class Study:
     """One search."""
 
     sampler: str
+    prior: str
     seed: int
     name: str
     trials: tuple[Measured, ...]
@@ -94,7 +98,7 @@ def search(store: Store, inventory: Inventory, keys: dict[str, object], sampler:
             trials.append(Measured(Candidate.from_json(study.space, history.trial.candidate), history.latency_s,
                                    accuracy))
             before += history.trial.role is not TrialRole.SEARCH
-    return Study(sampler, seed, name, tuple(trials), before, time.perf_counter() - started)
+    return Study(sampler, config.prior, seed, name, tuple(trials), before, time.perf_counter() - started)
 
 
 def finalists(study: Study, count: int, limit: float, base: str) -> list[Candidate]:
@@ -135,8 +139,10 @@ def case(console: Console, store: Store, inventory: Inventory, board: str, netwo
     keys: dict[str, object] = {"device": board, "model": f"demo:{network}", "budget": budget, "prune": given.prune,
                                "measurements": given.measurements, "baselines": "needed"}
     points = [n for n in POINTS if n < given.measurements] + [given.measurements]
-    studies = [search(store, inventory, keys, sampler, seed, f"{network}-{budget}-{sampler}-{seed}".replace(":", "-"))
-               for seed in range(given.seeds) for sampler in given.samplers]
+    rows = [(sampler, prior) for sampler in given.samplers for prior in given.priors]
+    studies = [search(store, inventory, {**keys, "prior": prior}, sampler, seed,
+                      f"{network}-{budget}-{sampler}-{prior}-{seed}".replace(":", "-"))
+               for seed in range(given.seeds) for sampler, prior in rows]
     config = StudyConfig.model_validate({"study": "check", **keys})
     with open_workbench(store, inventory, config, Path.cwd(), Silent()) as bench:
         base = next(m.candidate for m in studies[0].trials
@@ -147,7 +153,7 @@ def case(console: Console, store: Store, inventory: Inventory, board: str, netwo
                            f"{network}, {budget}, {board}, {given.seeds} seeds, "
                            f"{'formats and widths' if given.prune else 'formats'}; test % at n measurements"))
     for sampler in given.samplers:
-        if sampler != "adaptive" and "adaptive" in given.samplers:
+        if sampler != "adaptive" and "adaptive" in given.samplers and given.priors == [AUTO]:
             console.print(paired(studies, sampler, points[-1], parsed.factor, base.id, checked))
 
 
@@ -172,15 +178,16 @@ def table_of(studies: list[Study], points: list[int], limit: float, base: str, c
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for column in ("sampler", *(f"@{n}" for n in points), "met", "proposals from", "study s"):
         table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=True)
-    for sampler in dict.fromkeys(s.sampler for s in studies):
-        own = [s for s in studies if s.sampler == sampler]
+    for sampler, prior in dict.fromkeys((s.sampler, s.prior) for s in studies):
+        own = [s for s in studies if (s.sampler, s.prior) == (sampler, prior)]
         cells = []
         for n in points:
             values = [v for s in own if (v := best(s, n, limit, base, checked)) is not None]
             spread = f" ±{100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
             cells.append(f"{100 * statistics.mean(values):.2f}{spread}" if values else "none")
         met = sum(best(s, points[-1], limit, base, checked) is not None for s in own)
-        table.add_row(sampler, *cells, f"{met}/{len(own)}", str(own[0].proposed_from + 1),
+        name = sampler if prior == AUTO else f"{sampler}, {prior}"
+        table.add_row(name, *cells, f"{met}/{len(own)}", str(own[0].proposed_from + 1),
                       f"{statistics.median(s.wall_s for s in own):.0f}")
     return table
 
@@ -217,11 +224,12 @@ def main() -> None:
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--measurements", type=int, default=64)
+    parser.add_argument("--priors", default=AUTO)
     parser.add_argument("--board", choices=("local", "loopback"), default="local")
     parser.add_argument("--prune", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--store", type=Path, help="Keep the studies here.")
     given = parser.parse_args()
-    given.samplers = given.samplers.split(",")
+    given.samplers, given.priors = given.samplers.split(","), given.priors.split(",")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console(width=130)
     console.print(f"{os.cpu_count()} cores; every latency measured on this machine, one thread")

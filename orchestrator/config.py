@@ -47,6 +47,9 @@ class StudyConfig(BaseModel):
     compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
     sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "quantune", "hawq", "ohq", "ase", "fedspine",
                      "mixdq"] = Field("adaptive", description="What proposes candidates.")
+    prior: Literal["auto", "roofline", "xgboost", "both"] = Field(
+        "auto", description="What is believed of latencies before the first measurement: a cost model where it is "
+                            "better than the roofline, or one of them.")
     prune: bool = Field(False, strict=True, description="Also prune channels of the network.")
     prune_criterion: Literal["obs", "magnitude", "bn_scale", "taylor", "activation"] = Field(
         "obs", description="In which order channels are pruned.")

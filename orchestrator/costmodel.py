@@ -27,6 +27,9 @@ ROOFLINE = CORTEX_A72
 """The analytic model of every kind of board; a search corrects its scale."""
 
 
+AUTO = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class Prior:
     """What a new study believes before its first measurement, and why."""
@@ -79,7 +82,7 @@ def train_costmodel(store: Store, kind: str | None) -> CostmodelTrained:
             "library": record.model.library, "sha256": blob.sha256, "evaluation": document}
 
 
-def prior_for(store: Store, layers: LayerMap, sites: Sites, where: Conditions) -> Prior:
+def prior_for(store: Store, layers: LayerMap, sites: Sites, where: Conditions, asked: str = AUTO) -> Prior:
     """Return the prior of a new study: the newest model that knows the board's kind, where it beats the roofline.
 
     Args:
@@ -87,24 +90,41 @@ def prior_for(store: Store, layers: LayerMap, sites: Sites, where: Conditions) -
         layers: of the float model.
         sites: what `profilers.sites.sites_of` made of them.
         where: kind of board, runtime and threads of the study.
+        asked: `auto`, `roofline`, or a variant of cost models.
+
+    Raises UsageError: a cost model was asked for, and there is none for this kind of board that can be used.
     """
+    wanted: Variant | None = next((v for v in VARIANTS if v == asked), None)
     def roofline(why: str) -> Prior:
         return Prior(roofline_prior(layers, sites, ROOFLINE, where.threads), f"prior: the roofline model; {why}")
 
-    record = latest_model(store, where.board_kind)
+    if asked == "roofline":
+        return roofline("it was asked for")
+    record = known_model(store, where.board_kind, asked)
     if record is None:
         return roofline(f"no cost model knows boards of kind {where.board_kind} (orchestrator costmodel collect, then "
                         "train)")
     chosen = record.model.chosen
-    variant: Variant | None = next((v for v in VARIANTS if v == chosen), None)
+    variant = wanted or next((v for v in VARIANTS if v == chosen), None)
     if variant is None:
         return roofline(f"on layers held out from training, the cost model ({record.name}) is no better")
     try:
         model = load_model(store, record)
     except UsageError as error:
+        if wanted:
+            raise
         return roofline(str(error))
     tables = learned_prior(layers, sites, model, variant, where, ROOFLINE)
-    return Prior(tables, f"prior: the cost model, {record.name} ({chosen}): {_shares(record, chosen)}")
+    return Prior(tables, f"prior: the cost model, {record.name} ({variant}): {_shares(record, variant)}")
+
+
+def known_model(store: Store, board_kind: str, asked: str) -> CostModelRecord | None:
+    """Return the newest model for a kind of board. Raises UsageError where one was asked for and there is none."""
+    record = latest_model(store, board_kind)
+    if record is None and asked in VARIANTS:
+        raise UsageError(f"--prior {asked}: no cost model knows boards of kind {board_kind}; make one: orchestrator "
+                         f"costmodel collect --device {board_kind}, then costmodel train; or use --prior auto")
+    return record
 
 
 def latest_model(store: Store, board_kind: str) -> CostModelRecord | None:

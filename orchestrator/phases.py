@@ -214,7 +214,7 @@ def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
     sites = sites_of(bench.layers)
     target = bench.builder.target
     where = Conditions(bench.board.kind, target.runtime, target.runtime_version, config.threads)
-    prior = prior_for(bench.store, bench.layers, sites, where)
+    prior = prior_for(bench.store, bench.layers, sites, where, config.prior)
     if config.sampler not in IGNORING_PRIOR:
         bench.progress.note(prior.why)
     oracle = PoolOracle(bench.pool, bench.builder, bench.evaluator, float32)

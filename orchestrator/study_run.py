@@ -13,6 +13,7 @@ from device_farm.inventory import Inventory
 from orchestrator.conclude import conclude
 from orchestrator.config import CHANGEABLE, StudyConfig
 from orchestrator.contradictions import refuse_hopeless
+from orchestrator.costmodel import known_model
 from orchestrator.document import Document
 from orchestrator.errors import UsageError
 from orchestrator.finish import confirm_finalists, evaluate_on_test
@@ -91,6 +92,7 @@ class StudyRun:
         workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress, self._stop)
         with handled(self._interrupt), workbench as bench:
             self._check_metrics(bench)
+            known_model(self._store, bench.board.kind, self._config.prior)
             study = self._open_study(bench)
             status = StudyStatus.FAILED
             try:

@@ -56,6 +56,7 @@ class StudyOptions(TypedDict):
     time: str | None
     stop_below: float | None
     sampler: str | None
+    prior: str | None
     compiler: str | None
     threads: int | None
     io: str | None
@@ -102,6 +103,9 @@ def search(
         "this probability; 0: never. [default: 0.05]", rich_help_panel=_WORK)] = None,
     sampler: Annotated[str | None, typer.Option(
         help=_SAMPLERS, rich_help_panel=_WORK)] = None,
+    prior: Annotated[str | None, typer.Option(
+        help="What is believed before the first measurement: auto, roofline, xgboost or both. [default: auto]",
+        rich_help_panel=_WORK)] = None,
     compiler: Annotated[str | None, typer.Option(help="tflite. [default: tflite]", rich_help_panel=_WORK)] = None,
     threads: Annotated[int | None, typer.Option(
         parser=whole, metavar="<int>", help="Threads on the board. [default: 1]", rich_help_panel=_WORK)] = None,
@@ -144,9 +148,9 @@ def search(
             "device": device, "budget": budget, "size_budget": size_budget, "max_drop": max_drop,
             "objective": objective, "require": tuple(require or ()), "latency_stat": latency_stat,
             "confidence": confidence, "model": model, "data": data, "measurements": measurements,
-            "time": time, "stop_below": stop_below, "sampler": sampler, "compiler": compiler, "threads": threads,
-            "io": io, "accuracy": accuracy, "baselines": baselines, "prune": prune,
-            "prune_criterion": prune_criterion, "seed": seed,
+            "time": time, "stop_below": stop_below, "sampler": sampler, "prior": prior,
+            "compiler": compiler, "threads": threads, "io": io, "accuracy": accuracy, "baselines": baselines,
+            "prune": prune, "prune_criterion": prune_criterion, "seed": seed,
             "study": study or (None if config else f"{datetime.now().astimezone():%Y%m%d-%H%M%S}")})
         if resume:
             stored = _stored(study or load_config(config, asked).study, store)

@@ -366,6 +366,18 @@ class TestPrior:
         assert found.why == ("prior: the roofline model; on layers held out from training, the cost model (version 1 "
                              "of sim) is no better")
 
+    def test_what_is_asked_for_is_taken(self, filled: Store) -> None:
+        for variant in ("xgboost", "both"):
+            with pytest.raises(UsageError, match=f"--prior {variant}: no cost model knows boards of kind rpi4; make "
+                                                 "one: orchestrator costmodel collect --device rpi4"):
+                prior_for(filled, LAYERS, SITES, RPI, variant)
+        train_costmodel(filled, "rpi4")
+        assert prior_for(filled, LAYERS, SITES, RPI, "roofline").why == "prior: the roofline model; it was asked for"
+        found = {variant: prior_for(filled, LAYERS, SITES, RPI, variant) for variant in ("xgboost", "both", "auto")}
+        assert "version 1 of rpi4 (xgboost)" in found["xgboost"].why
+        assert (found["both"].tables.sites == found["auto"].tables.sites).all()
+        assert (found["both"].tables.sites != found["xgboost"].tables.sites).any()
+
     def test_a_model_of_other_features_or_without_its_file_is_not_used(self, filled: Store) -> None:
         train_costmodel(filled, "rpi4")
         (record,) = filled.cost_models()
