@@ -6,7 +6,8 @@
 
 Every study measures the baselines that it needs (they count), then what its sampler proposes. What counts is the most
 accurate candidate among the first n measurements that meets the budget when it is measured again, side by side with the
-baseline: the two most accurate of every prefix are measured again, and evaluated on the test split.
+baseline: the most accurate of every prefix are measured again, one after the other until one meets it, and evaluated on
+the test split.
 Latencies of one table are from one run on one machine. Several priors make one row each for every sampler; all but the
 roofline need a store in which a cost model of this kind of board was trained (docs/costmodel.md).
 """
@@ -21,6 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,8 @@ POINTS = (4, 8, 16, 32, 64)
 ENGINE_AT = 16
 AGAIN = 3
 """Times that a finalist is measured again, in turn with the baseline."""
-TOP = 2
+TOP = 6
+"""The most accurate of a prefix that are tried before it is said that none meets the budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +112,14 @@ def finalists(study: Study, count: int, limit: float, base: str) -> list[Candida
     return [m.candidate for m in inside[:TOP]]
 
 
-def check(bench: Workbench, base: Candidate, candidates: list[Candidate]) -> dict[str, Checked]:
-    """Measure candidates again, each beside the baseline, and evaluate them on the test split."""
-    bench.bench.set_reference(job(bench, base)[0])
-    found = {}
-    for candidate in candidates:
-        own, test = job(bench, candidate)
-        ratios = []
-        for _ in range(AGAIN):
-            pair = [summarise([bench.bench.measure(j).wall_ns], "median").median for j in (own, job(bench, base)[0])]
-            ratios.append(pair[0] / pair[1])
-        found[candidate.id] = Checked(statistics.median(ratios), test)
-    return found
+def check(bench: Workbench, base: Job, candidate: Candidate) -> Checked:
+    """Measure a candidate again, each time beside the baseline, and evaluate it on the test split."""
+    own, test = job(bench, candidate)
+    ratios = []
+    for _ in range(AGAIN):
+        pair = [summarise([bench.bench.measure(j).wall_ns], "median").median for j in (own, base)]
+        ratios.append(pair[0] / pair[1])
+    return Checked(statistics.median(ratios), test)
 
 
 def job(bench: Workbench, candidate: Candidate) -> tuple[Job, float]:
@@ -147,8 +146,14 @@ def case(console: Console, store: Store, inventory: Inventory, board: str, netwo
     with open_workbench(store, inventory, config, Path.cwd(), Silent()) as bench:
         base = next(m.candidate for m in studies[0].trials
                     if m.candidate.id == baseline(store, studies[0].name, parsed.needs))
-        wanted = {c.id: c for s in studies for n in points for c in finalists(s, n, parsed.factor, base.id)}
-        checked = check(bench, base, list(wanted.values()))
+        beside, checked = job(bench, base)[0], dict[str, Checked]()
+        bench.bench.set_reference(beside)
+        for study, count in product(studies, points):
+            for candidate in finalists(study, count, parsed.factor, base.id):
+                if candidate.id not in checked:
+                    checked[candidate.id] = check(bench, beside, candidate)
+                if checked[candidate.id].ratio <= parsed.factor:
+                    break
     console.print(table_of(studies, points, parsed.factor, base.id, checked,
                            f"{network}, {budget}, {board}, {given.seeds} seeds, "
                            f"{'formats and widths' if given.prune else 'formats'}; test % at n measurements"))
@@ -165,11 +170,9 @@ def baseline(store: Store, study: str, name: str) -> str:
 
 
 def best(study: Study, count: int, limit: float, base: str, checked: dict[str, Checked]) -> float | None:
-    """Return the test accuracy of the most accurate that meets the budget when measured again."""
-    for candidate in finalists(study, count, limit, base):
-        if checked[candidate.id].ratio <= limit:
-            return checked[candidate.id].test
-    return None
+    """Return the test accuracy of the most accurate that meets the budget when measured again; None: none does."""
+    found = (checked[c.id] for c in finalists(study, count, limit, base) if c.id in checked)
+    return next((c.test for c in found if c.ratio <= limit), None)
 
 
 def table_of(studies: list[Study], points: list[int], limit: float, base: str, checked: dict[str, Checked],
@@ -193,18 +196,21 @@ def table_of(studies: list[Study], points: list[int], limit: float, base: str, c
 
 
 def paired(studies: list[Study], sampler: str, count: int, limit: float, base: str, checked: dict[str, Checked]) -> str:
-    """Compare the engine at 16 measurements with a sampler at the end, seed by seed."""
-    gains = []
+    """Compare the engine at 16 measurements with a sampler at the end, seed by seed, where both met the budget."""
+    gains, met = [], [0, 0]
     for study in studies:
         if study.sampler == sampler:
             ours = next(s for s in studies if s.sampler == "adaptive" and s.seed == study.seed)
-            pair = best(ours, ENGINE_AT, limit, base, checked), best(study, count, limit, base, checked)
-            gains.append(100 * ((pair[0] or 0.0) - (pair[1] or 0.0)))
-    mean = float(np.mean(gains))
+            one, other = best(ours, ENGINE_AT, limit, base, checked), best(study, count, limit, base, checked)
+            met = [met[0] + (one is not None), met[1] + (other is not None)]
+            if one is not None and other is not None:
+                gains.append(100 * (one - other))
+    who = f"    adaptive @{ENGINE_AT} (met: {met[0]}) - {sampler} @{count} (met: {met[1]})"
     if len(gains) < 2:
-        return f"    adaptive @{ENGINE_AT} - {sampler} @{count}: {mean:+.2f} points (one seed: no bound)"
+        return f"{who}: {f'{gains[0]:+.2f} points (one pair: no bound)' if gains else 'no pair'}"
+    mean = float(np.mean(gains))
     bound = mean - float(student.ppf(0.95, len(gains) - 1)) * float(np.std(gains, ddof=1)) / len(gains) ** 0.5
-    return f"    adaptive @{ENGINE_AT} - {sampler} @{count}: {mean:+.2f} points, lower 95 % bound {bound:+.2f}"
+    return f"{who}: {mean:+.2f} points, lower 95 % bound {bound:+.2f}"
 
 
 @contextmanager
