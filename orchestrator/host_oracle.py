@@ -69,15 +69,6 @@ class PoolOracle:
         self._widths.update(zip(widths, narrowed, strict=True))
         return [_sum(self._formats[whole[c.id].id], self._widths[c.widths] if c.widths else 0.0) for c in candidates]
 
-    @cached_property
-    def _evaluator(self) -> EvaluationInputs:
-        """Evaluates on the host, and compares with float32's outputs there."""
-        return replace(self._host, reference=self._keep("validation"))
-
-    def _keep(self, split: str, limit: int | None = None) -> Path:
-        """Keep float32's outputs."""
-        return result_of(self._pool.submit(keep_outputs, self._builder, self._host, self._reference, split, limit))
-
     def estimates(self, candidates: Sequence[Candidate]) -> list[Estimate | None]:
         """See search.HostOracle. What widths cost is computed in PyTorch, what formats cost at full width."""
         whole = {c.id: _at_full_width(c) for c in candidates}
@@ -97,6 +88,14 @@ class PoolOracle:
         return [None if r is None else Estimate(r.built.artifact.size_bytes, r.metrics, *_close(r.close))
                 for r in reports]
 
+    @cached_property
+    def _evaluator(self) -> EvaluationInputs:
+        """Evaluates on the host, and compares with float32's outputs there."""
+        return replace(self._host, reference=self._keep("validation"))
+
+    def _keep(self, split: str, limit: int | None = None) -> Path:
+        """Keep float32's outputs."""
+        return result_of(self._pool.submit(keep_outputs, self._builder, self._host, self._reference, split, limit))
 
     def _estimate(self, whole: Estimate | None, candidate: Candidate) -> Estimate | None:
         """Return what a candidate has at full width, less what its widths lose."""

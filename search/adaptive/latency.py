@@ -95,8 +95,9 @@ class LatencyModel:
         count = min(len(self.readings), FEW)
         if count not in self._scaled:
             first = self.readings[:count]
-            apart = [np.log(r.latency_s) - np.log(self.given.total(np.array([r.config]))[0]) for r in first]
-            scale = float(np.exp(np.mean(apart))) if first else 1.0
+            totals = self.given.total(np.array([r.config for r in first], np.int64).reshape(count, self.graph.length))
+            apart = [r.latency_s / total for r, total in zip(first, totals, strict=True) if total > 0]
+            scale = float(np.exp(np.mean(np.log(apart)))) if apart else 1.0
             self._scaled[count] = Tables(self.graph, self.given.sites * scale, self.given.edges * scale)
         return self._scaled[count]
 
