@@ -48,9 +48,10 @@ def tables_of(layers: LayerMap, sites: Sites, operator_s: Callable[[Operators, O
         choices = sites.space.by_name[site.name].choices
         alone = _alone(layers.graph, [layers.graph.operators[i] for i in layers.operators[site.name]])
         made = sites.shares(index)
+        tied = site.source >= 0 and site.group != "" and graph.sites[site.source].group == site.group
         for entering, read in enumerate(sites.shares(site.source) if site.source >= 0 else (1.0,)):
             for level, share in enumerate(made):
-                narrowed = _narrowed(alone, read, share)
+                narrowed = _narrowed(alone, share if tied else read, share)  # what is tied never differs
                 for choice, config in enumerate(choices):
                     own[index, entering, level * len(choices) + choice] = sum(
                         operator_s(narrowed, op, config) for op in narrowed.operators)

@@ -16,15 +16,17 @@ from orchestrator.store.store import Store
 from orchestrator.study_run import StudyRun
 from orchestrator.workbench import open_workbench
 from profilers.accuracy import narrowing_divergence
-from profilers.prior import roofline_prior
+from profilers.prior import roofline_prior, tables_of
 from profilers.simulation import CORTEX_A72
 from profilers.sites import sites_of
 from recipes.compilers.tflite.build import BuildInputs
-from recipes.compilers.tflite.graph import read_graph
+from recipes.compilers.tflite.graph import Graph, Operator, read_graph
 from recipes.compilers.tflite.layers import LayerMap
+from recipes.compilers.tflite.single_layer import shape_of
 from recipes.steps import FOLDER
 from search.candidate import Candidate, Recovery
 from search.recipes import uniform
+from search.space import LayerConfig
 
 Searched = tuple[Store, dict[str, Any], LayerMap, BuildInputs]
 KEYS: dict[str, Any] = {
@@ -87,6 +89,19 @@ def test_the_prior_of_narrowed_layers_is_what_the_roofline_says_of_the_artifact(
     ratios = {c.id: float(prior.total(sites.picks(c)[None])[0]) / CORTEX_A72.seconds(read_graph(store.blobs.path(sha)))
               for c, sha in candidates(searched)}
     assert 0.9 < min(ratios.values()) <= max(ratios.values()) < 1.1
+
+
+def test_a_prior_asks_only_for_layers_that_exist(searched: Searched) -> None:
+    _, _, layers, _ = searched
+    asked = set()
+
+    def cost(graph: Graph, op: Operator, _: LayerConfig) -> float:
+        shape = shape_of(graph, op)
+        asked.add(shape.kind)
+        return float(shape.macs) + 1.0  # raises where no such layer can be built
+
+    tables_of(layers, sites_of(layers), cost, lambda tensor, kind: 1.0)
+    assert {"MEAN", "ADD", "CONV_2D"} <= asked
 
 
 def test_the_narrower_a_group_the_more_its_estimate_diverges(searched: Searched) -> None:
