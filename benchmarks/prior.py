@@ -8,7 +8,7 @@ are trained on the store's layers of this machine without those that a demo netw
 the median of |predicted / measured - 1| after one scale for each network, since a search finds the scale with its
 first measurement; "as it stands" is without. "both, N layers" is trained with the first N layers of the sweep,
 "both, own layers" with those that were left out as well (costmodel collect --shapes measures them).
-The regret of searches that start from each prior is not measured here.
+What a search gains from each prior: benchmarks.search --priors.
 """
 
 from __future__ import annotations

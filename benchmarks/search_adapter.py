@@ -19,6 +19,8 @@ from search.baselines.baseline import Baseline
 from search.baselines.wiring import make_searcher
 from search.proposers.adaptive import CONFIDENCE
 
+HOPEFUL = 0.7
+"""Probability to meet the budget from which on a candidate is measured again, to become sure of it."""
 REPEATS = 3
 """Measurements that are kept for the finalists."""
 SEEDED = ("tpe", "nsga2", "gp", "random", "quantune")
@@ -54,7 +56,7 @@ def search(problem: Any, measurements: int, rng: np.random.Generator) -> Ints | 
         measure(picks)
     while problem.n_meas < measurements:
         judge = engine.judge()
-        hopeful, sure = judge.incumbent(0.4), judge.incumbent(CONFIDENCE)
+        hopeful, sure = judge.incumbent(HOPEFUL), judge.incumbent(CONFIDENCE)
         repeat = hopeful is not None and (sure is None or not np.array_equal(hopeful, sure))
         next_one = hopeful if repeat else engine.propose()
         if next_one is None:
