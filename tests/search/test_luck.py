@@ -55,7 +55,7 @@ def test_nothing_changes_where_nothing_is_known() -> None:
     assert believed(accuracy, few, FLOAT32) == accuracy
     lucky = {key: Close(one.divergence, 0.0) for key, one in close.items()}
     assert believed(accuracy, lucky, FLOAT32) == accuracy
-    better = {key: FLOAT32 + one.divergence for key, one in close.items()}
+    better = {key: accuracy[key] + 2 * SLOPE * one.divergence for key, one in close.items()}
     assert believed(better, close, FLOAT32) == better, "divergence costs nothing here"
 
 

@@ -19,7 +19,7 @@ import orchestrator
 import search
 from search.adaptive.graph import Graph, Option, Site
 from search.adaptive.judge import Aim
-from search.sampler import AdaptiveSampler, Choice, SpaceExhausted
+from search.sampler import CLAIM, AdaptiveSampler, Choice, SpaceExhausted, _claimed, _write
 
 COST = {"float": 1.0, "int8": 0.4, "int4": 0.6}
 LOST = {"float": 0.0, "int8": 0.01, "int4": 0.04}
@@ -148,6 +148,26 @@ def test_several_processes_share_a_storage_without_a_duplicate(tmp_path: Path) -
     study = optuna.load_study(study_name="s", storage=storage)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 15
     assert len(set(chosen(study))) == 15
+
+
+def test_of_two_that_claim_the_same_the_earlier_trial_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    study, picks = optuna.create_study(), np.array([0, 1, 2])
+    for _ in range(2):
+        study.ask()
+    earlier, later = study.trials
+    waited = []
+
+    def wait(seconds: float) -> None:
+        """While the earlier one waits, the later one decides."""
+        waited.append(seconds)
+        assert not _claimed(study, later, picks), "it gives way at once"
+        _write(study, later, CLAIM, {"picks": [2, 1, 0], "kept": True})
+
+    monkeypatch.setattr("search.sampler.time.sleep", wait)
+    _write(study, later, CLAIM, {"picks": picks.tolist(), "kept": False})
+    assert _claimed(study, earlier, picks)
+    assert len(waited) == 1
+    assert not _claimed(study, later, picks)
 
 
 def test_a_small_space_is_exhausted_without_a_duplicate() -> None:
