@@ -101,7 +101,7 @@ def told(goal: Goal, sampler: str, count: int) -> tuple[list[Outlook | None], li
 @pytest.mark.parametrize("goal", [Goal("top1", latency_budget_s=0.0009), Goal("top1", minimum={"top1": 0.88}),
                                   Goal("top1", front=Front(0.89))])
 def test_the_adaptive_sampler_expects_less_and_less(goal: Goal) -> None:
-    said = [outlook for outlook in told(goal, "adaptive", 30)[0] if outlook is not None]
+    said = [outlook for outlook in told(goal, "adaptive", 40)[0] if outlook is not None]
     assert max(outlook.probability for outlook in said[:6]) > 0.2
     assert min(outlook.probability for outlook in said[-6:]) < 0.05
     assert all(math.isfinite(outlook.gain) for outlook in said)
