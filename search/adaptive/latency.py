@@ -257,12 +257,12 @@ class LatencyModel:
 
     def similarity(self, configs: Ints, others: Ints) -> Floats:
         """Return the prior covariance of relative rests: (configurations, others)."""
-        one, two = configs.astype(np.int16), others.astype(np.int16)
-        differ = np.zeros((len(one), len(two)))
-        for site in range(self.graph.length):
-            differ += one[:, site, None] != two[None, :, site]
-        differ /= self.graph.length
-        found: Floats = np.exp(-differ / REACH)
+        small = np.uint8 if max(self.graph.length, self.graph.width) < 256 else np.uint16
+        one, two = configs.T.astype(small), others.T.astype(small)
+        differ = np.zeros((len(configs), len(others)), small)
+        for mine, theirs in zip(one, two, strict=True):
+            differ += (mine[:, None] != theirs[None]).view(np.uint8)
+        found: Floats = np.exp(np.arange(self.graph.length + 1) / (-REACH * self.graph.length))[differ]
         return found
 
     @property
