@@ -12,6 +12,8 @@ from device_farm.errors import ChannelClosed, ChannelStalled
 STDERR_CHARACTERS = 4000
 CLOSE_S = 5.0
 """A process may take this long to end after its input is closed."""
+LOST_S = 0.2
+"""A lost connection is known to be lost so long after its channels have ended."""
 STATUS_S = 5.0
 """A process may take this long to end after its output is closed."""
 SEND_S = 30.0
@@ -86,9 +88,15 @@ class SSHChannel:
             raise ChannelClosed(f"{self._what}: closed its output, but did not end within {STATUS_S:g} s")
         if self._session.exit_status >= 0:
             return self._session.exit_status
-        if self._session.eof_received:
+        if self._session.eof_received and not self._lost():
             return None
         raise ChannelClosed(f"{self._what}: the connection was lost")
+
+    def _lost(self) -> bool:
+        """Tell whether the connection is lost; paramiko ends the channels a moment before it says so."""
+        transport = self._session.get_transport()
+        transport.join(LOST_S)  # it is a thread, which ends with the connection
+        return not transport.is_active()
 
     def close(self) -> None:
         """Close the process's input, wait for its end, then let go of it; never raises."""

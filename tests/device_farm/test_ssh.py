@@ -129,6 +129,18 @@ class TestLosses:
             channel.receive(WAIT_S)
         assert transport.run(["echo", "back"], WAIT_S).stdout == "back\n"
 
+    def test_a_connection_that_is_lost_after_the_end_of_the_output_is_lost(
+        self, sshd: Sshd, transport: SSHTransport
+    ) -> None:
+        channel = transport.open(["sh", "-c", "exec >&- 2>&-; sleep 60"])
+        give_up = time.monotonic() + WAIT_S
+        while not channel._session.eof_received:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        sshd.kill_sessions()
+        with pytest.raises(ChannelClosed, match="the connection was lost"):
+            channel.receive(WAIT_S)
+
     def test_a_connection_that_looks_alive_but_is_lost_is_made_again(
         self, sshd: Sshd, transport: SSHTransport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
