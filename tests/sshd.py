@@ -191,7 +191,12 @@ def _wait(server: Sshd, log: Path) -> None:
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=1):
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
+            break
+        time.sleep(0.02)
+    while server.process.poll() is None and time.monotonic() < deadline:
+        if not server.sessions():  # also that of the connection above
             return
         time.sleep(0.02)
     pytest.fail(f"sshd did not start:\n{log.read_text()}")
