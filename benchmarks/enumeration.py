@@ -115,7 +115,8 @@ def _evidence(bench: Workbench, configs: Mapping[str, LayerConfig]) -> Evidence 
                                               tolerance(list(candidate.config_of.values()))))
     except InfeasibleCandidate:
         return None
-    return Evidence(summarise([measurement.wall_ns]).median, report.built.artifact.size_bytes, dict(report.metrics))
+    return Evidence(summarise([measurement.wall_ns]).median, report.built.artifact.size_bytes,
+                    dict(report.score.metrics))
 
 
 def _outputs(bench: Workbench, configs: Mapping[str, LayerConfig]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from profilers.closeness import closeness
+from profilers.closeness import closeness, halves_of
 from recipes.compress.fold import fold
 from recipes.compress.planning import FEW, PruneSettings, plan_pruning
 from recipes.compress.recover import recover
@@ -50,7 +50,9 @@ def judged(name: str, count: int, seed: int) -> tuple[dict[str, Floats], Floats]
     targets, hidden = splits["validation"].targets, splits["test"].targets
     assert targets is not None
     assert hidden is not None
+    metrics = {"top1": top1}
     reference, rng = outputs(whole, "validation"), np.random.default_rng(seed)
+    its_halves = halves_of(metrics, reference, targets)
     accuracy: dict[bytes, float] = {}
     close: dict[bytes, Close] = {}
     test = []
@@ -61,7 +63,7 @@ def judged(name: str, count: int, seed: int) -> tuple[dict[str, Floats], Floats]
         with repeatable():
             found = outputs(narrowed, "validation")
             test.append(top1(outputs(narrowed, "test"), hidden))
-        key, apart = number.to_bytes(4), closeness({"top1": top1}, reference, found, targets)
+        key, apart = number.to_bytes(4), closeness(reference, its_halves, found, halves_of(metrics, found, targets))
         accuracy[key] = top1(found, targets)
         close[key] = Close(apart.divergence, apart.luck["top1"])
     expected = believed(accuracy, close, top1(reference, targets))

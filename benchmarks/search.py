@@ -126,7 +126,7 @@ def job(bench: Workbench, candidate: Candidate) -> tuple[Job, float]:
     """Build a candidate; return what the bench needs, and its accuracy on the test split."""
     report = result_of(bench.pool.submit(build_and_evaluate, bench.builder, bench.evaluator, candidate, "test"))
     return (Job(report.built.artifact, report.golden_inputs, report.golden_outputs,
-                tolerance(list(candidate.config_of.values()))), report.metrics["top1"])
+                tolerance(list(candidate.config_of.values()))), report.score.metrics["top1"])
 
 
 def case(console: Console, store: Store, inventory: Inventory, board: str, network: str, budget: str,

@@ -85,7 +85,7 @@ class PoolOracle:
         """See search.HostOracle."""
         reports = _results(self._pool.submit(build_and_evaluate, self._builder, self._evaluator, c)
                            for c in candidates)
-        return [None if r is None else Estimate(r.built.artifact.size_bytes, r.metrics, *_close(r.close))
+        return [None if r is None else Estimate(r.built.artifact.size_bytes, r.score.metrics, *_close(r.score.close))
                 for r in reports]
 
     @cached_property

@@ -181,7 +181,7 @@ class Loop:
             self._keep_golden(entry.report)
             started = time.perf_counter()
             measurement = self.bench.measure(entry.job())
-            found = Score(entry.report.metrics, entry.report.examples)
+            found = entry.report.score
             if self.evaluator.board_examples is not None:
                 found = self.evaluate_on_board(entry, "validation")
             log.info("trial %d: measured in %.3f s, session %.3f s", entry.trial.number,

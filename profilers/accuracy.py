@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from device_farm.local import LocalTransport
-from profilers.closeness import Closeness, closeness, output_divergence
+from profilers.closeness import Closeness, Halves, closeness, halves_of, output_divergence
 from profilers.golden import EXAMPLES, Array
 from profilers.runner import AgentRunner, RuntimePlace
 from recipes.artifact import Artifact
@@ -55,28 +55,27 @@ class EvaluationInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class HostReport:
-    """What the host found out about one candidate."""
-
-    built: Built
-    metrics: Mapping[str, float]
-    examples: int
-    golden_inputs: Path
-    golden_outputs: tuple[Array, ...]
-    """What the artifact computes on the host, before decoding: one array (EXAMPLES, ...) per output."""
-    build_s: float
-    evaluate_s: float
-    close: Closeness | None = None
-    """To float32; None unless its outputs were given."""
-
-
-@dataclass(frozen=True, slots=True)
 class Score:
     """What outputs are worth."""
 
     metrics: Mapping[str, float]
     examples: int
     close: Closeness | None = None
+    """To float32; None unless its outputs were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What the host found out about one candidate."""
+
+    built: Built
+    score: Score
+    """Without metrics where accuracy is evaluated on the board."""
+    golden_inputs: Path
+    golden_outputs: tuple[Array, ...]
+    """What the artifact computes on the host, before decoding: one array (EXAMPLES, ...) per output."""
+    build_s: float
+    evaluate_s: float
 
 
 def build_and_evaluate(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate,
@@ -87,8 +86,7 @@ def build_and_evaluate(builder: BuildInputs, inputs: EvaluationInputs, candidate
     done = time.perf_counter()
     golden, outputs = _golden(inputs, built)
     found = Score({}, 0) if inputs.board_examples else evaluate(inputs, built.artifact, built.ports, split)
-    return HostReport(built, found.metrics, found.examples, golden, outputs, done - started,
-                      time.perf_counter() - done, found.close)
+    return HostReport(built, found, golden, outputs, done - started, time.perf_counter() - done)
 
 
 def evaluate(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str) -> Score:
@@ -129,7 +127,9 @@ def _score(inputs: EvaluationInputs, outputs: tuple[Array, ...], split: str) -> 
     metrics = _metrics(inputs.data, inputs.metrics)
     close = None
     if inputs.reference is not None and split == "validation":
-        close = closeness(metrics, arrays_of(inputs.reference), outputs, targets)
+        its_halves = _reference_halves(inputs.reference, inputs.blob_folder, inputs.splits[split], inputs.data,
+                                       inputs.metrics)
+        close = closeness(arrays_of(inputs.reference), its_halves, outputs, halves_of(metrics, outputs, targets))
     return Score(apply_metrics(metrics, outputs, targets), len(targets), close)
 
 
@@ -233,6 +233,14 @@ def _encode_once(blob_folder: Path, blob: str, ports: Ports) -> Path:
 @lru_cache(maxsize=4)
 def _split(blob_folder: Path, blob: str) -> Split:
     return Split.from_bytes(BlobStore(blob_folder).path(blob).read_bytes())
+
+
+@lru_cache(maxsize=2)
+def _reference_halves(reference: Path, blob_folder: Path, split: str, data: Reference,
+                      names: tuple[str, ...]) -> Halves:
+    """Return the metrics of float32's outputs on the halves of a split; once per process."""
+    targets = _split(blob_folder, split).targets
+    return {} if targets is None else halves_of(_metrics(data, names), arrays_of(reference), targets)
 
 
 @lru_cache(maxsize=4)

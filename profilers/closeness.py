@@ -7,6 +7,7 @@ asks for both.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,29 +32,34 @@ class Closeness:
     cannot be computed on half of the examples are absent."""
 
 
-def closeness(metrics: Mapping[str, Metric], reference: tuple[Array, ...], outputs: tuple[Array, ...],
-              targets: Array) -> Closeness:
-    """Compare outputs, each (N, ...), with float32's; `targets`: (N, ...). Raises InfeasibleCandidate for NaN.
+Halves = Mapping[str, tuple[float, float]]
+"""Metric -> its values on the even and on the odd examples; a metric that fails on half of them is absent."""
+
+
+def halves_of(metrics: Mapping[str, Metric], outputs: tuple[Array, ...], targets: Array) -> Halves:
+    """Return the metrics of outputs, each (N, ...), on either half of the examples; `targets`: (N, ...)."""
+    found: dict[str, tuple[float, float]] = {}
+    for name, metric in metrics.items():
+        with contextlib.suppress(DataError):
+            even, odd = (apply_metrics({name: metric}, tuple(o[start:len(targets):2] for o in outputs),
+                                       targets[start::2])[name] for start in (0, 1))
+            found[name] = even, odd
+    return found
+
+
+def closeness(reference: tuple[Array, ...], its_halves: Halves, outputs: tuple[Array, ...],
+              halves: Halves) -> Closeness:
+    """Compare outputs, each (N, ...), with float32's on the same examples. Raises InfeasibleCandidate for NaN.
 
     Were the difference of a metric all luck, it would differ between even and odd examples with twice its standard
     error on all of them.
     """
-    pairs = zip(reference, outputs, strict=True)
-    found = float(np.mean([output_divergence(one[:len(two)], two) for one, two in pairs]))
-    luck: dict[str, float] = {}
-    for name, metric in metrics.items():
-        try:
-            gaps = [_value(name, metric, outputs, targets, half) - _value(name, metric, reference, targets, half)
-                    for half in (slice(0, len(targets), 2), slice(1, len(targets), 2))]
-        except DataError:
-            continue
-        luck[name] = abs(gaps[0] - gaps[1]) / 2
+    found = float(np.mean([output_divergence(one, two) for one, two in zip(reference, outputs, strict=True)]))
+    luck = {}
+    for name in set(its_halves) & set(halves):
+        even, odd = (own - its for own, its in zip(halves[name], its_halves[name], strict=True))
+        luck[name] = abs(even - odd) / 2
     return Closeness(found, luck)
-
-
-def _value(name: str, metric: Metric, outputs: tuple[Array, ...], targets: Array, half: slice) -> float:
-    some = tuple(output[:len(targets)][half] for output in outputs)
-    return apply_metrics({name: metric}, some, targets[half])[name]
 
 
 def output_divergence(expected: Array, found: Array) -> float:
@@ -64,7 +70,7 @@ def output_divergence(expected: Array, found: Array) -> float:
     """
     one, two = expected.astype(np.float64), found.astype(np.float64)
     if not np.isfinite(two).all():
-        raise InfeasibleCandidate("its outputs on the calibration inputs are not finite")
+        raise InfeasibleCandidate("its outputs are not finite")
     if one.ndim == 2 and one.shape[1] > 1:
         p, q = _log_scores(one, one), _log_scores(two, one)
         return max(0.0, float((np.exp(p) * (p - q)).sum(1).mean()))

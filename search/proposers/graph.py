@@ -135,8 +135,10 @@ class GraphProposer:
         """Build candidates that are about to be measured."""
         candidates = [self._candidate(picks) for picks in configs]
         self._built |= {c.widths for c in candidates}
-        guessed = {c.id for c in candidates if (e := self._estimates.get(c.id)) is not None and e.size_bytes is None}
-        self._estimates = {key: e for key, e in self._estimates.items() if key not in guessed}
+        for candidate in candidates:
+            known = self._estimates.get(candidate.id)
+            if known is not None and known.size_bytes is None:
+                del self._estimates[candidate.id]  # it was only rated
         return self._worths(configs, self._estimated(configs))
 
     def _scores(self, configs: Ints) -> Mapping[str, Floats]:
