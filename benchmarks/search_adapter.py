@@ -23,6 +23,8 @@ HOPEFUL = 0.7
 """Probability to meet the budget from which on a candidate is measured again, to become sure of it."""
 REPEATS = 3
 """Measurements that are kept for the finalists."""
+MARGIN = 0.1
+"""Accuracies are in percent."""
 SEEDED = ("tpe", "nsga2", "gp", "random", "quantune")
 """What knows neither prior nor divergence starts with uniform int8 at every pruning level, until one meets the budget:
 there is nothing else in reach of chance that does."""
@@ -37,14 +39,14 @@ def search(problem: Any, measurements: int, rng: np.random.Generator) -> Ints | 
     """
     exam = Exam(problem)
     engine = Engine(LatencyModel(exam.prior()), exam.divergence, exam.accuracy, problem.budget, exam.floating,
-                    int(rng.integers(1 << 31)))
+                    int(rng.integers(1 << 31)), margin=MARGIN)
     times, _, _ = problem.measure_profiled(exam.config(exam.int8))
     engine.tell_profile(exam.int8, times, TIMER_S)
     engine.blocked.add(key_of(exam.int8))
 
     def measure(picks: Ints) -> None:
         latency, _, _ = problem.measure(exam.config(picks))
-        repeat = problem.n_meas < measurements and engine.surprising(picks, latency)
+        repeat = problem.n_meas < measurements and engine.model.surprising(picks, latency)
         if repeat:
             latency = min(latency, problem.measure(exam.config(picks))[0])
         engine.tell(picks, latency, None, confirmed=repeat)

@@ -115,6 +115,8 @@ def _entry(outcome: Outcome, found: Found) -> Document:
     if found.candidate.widths:
         entry["pruned"] = pruned_groups(outcome.bench.layers.space, found.candidate.width_of)
         entry["recovery"] = found.candidate.recovery.value
+    if found.candidate.for_all:
+        entry["for_all"] = dict(found.candidate.for_all)
     if test is None:
         entry["test_absent_because"] = NOT_EVALUATED
     return entry

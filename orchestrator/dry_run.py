@@ -64,6 +64,7 @@ def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
             "groups": [{"name": group.name, "channels": group.channels, "widths": list(group.widths),
                         "produced_by": list(group.produced_by), "read_by": list(group.read_by)}
                        for group in bench.layers.space.groups],
+            "for_all": {"calibration": [*bench.layers.space.calibrations], "clipping": [*bench.layers.space.clippings]},
             "left_out": [{"name": entry.name or None, "reason": entry.reason} for entry in bench.left_out],
             "log10_candidates": round(bench.layers.space.log10_size, 2),
             "parameters": bench.prepared.parameters, "baselines": names,
@@ -103,7 +104,9 @@ def print_dry_run(document: dict[str, Any], console: Console) -> None:
     console.print(table)
     _print_groups(document, console)
     prices, float32 = document["prices"], document["float32"]
+    for_all = "; ".join(f"{name} {', '.join(choices)}" for name, choices in document["for_all"].items())
     lines = (
+        f"for all layers: {for_all}",
         f"10^{document['log10_candidates']:.1f} candidates; baselines: {', '.join(document['baselines'])}; "
         f"{counted(len(document['seeds']), 'seed')}",
         f"float32: {show_seconds(float32['latency_s'])}{' (simulated)' if document['simulated'] else ''}, "

@@ -39,6 +39,9 @@ def print_report(document: Document, console: Console) -> None:
     if winner is not None and "pruned" in winner:
         console.print(f"Channels kept: {escape(say_pruned(winner['pruned']))}; recovery: {winner['recovery']}",
                       highlight=False)
+    if winner is not None and "for_all" in winner:
+        chosen = ", ".join(f"{name} {value}" for name, value in winner["for_all"].items())
+        console.print(f"For all layers: {escape(chosen)}", highlight=False)
     for entry in document["baselines_absent"]:
         console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
     console.print(_verdict(document))

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from orchestrator.errors import UsageError
 from orchestrator.pick import Picked
+from orchestrator.provenance import origin_of
 from orchestrator.store.records import Purpose
 from orchestrator.store.store import Store
 from orchestrator.studies import bundle_folder
 from orchestrator.study_view import StudyView
 from recipes.bundle.document import load_recipe
 from recipes.bundle.export import export_bundle
-from recipes.bundle.schema import SCHEMA, CandidateEntry, Latency, Measured, PortEntry, Recipe, RecipeFacts
+from recipes.bundle.schema import SCHEMA, CandidateEntry, Latency, Measured, PortEntry, RecipeFacts
 from recipes.compilers.tflite.build import quantised_ports
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import map_layers
@@ -27,7 +28,7 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
     Target, ports and tools are those of the bundle that the study made for its winner.
 
     Raises:
-        UsageError: the study has no bundle yet, or the candidate is pruned and its float model is not in it.
+        UsageError: the study has no bundle yet, or an older version did not keep what the candidate was made from.
         BundleError: the folder is taken, a blob is missing, or writing failed.
     """
     record, trial = view.record, found.point.trial
@@ -37,14 +38,17 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
                          f"taken; let it finish with: orchestrator search --study {record.name} --resume")
     own = load_recipe(folder)
     candidate = Candidate.from_json(record.space, trial.candidate)
-    float_model, statistics = _float_model(store, view, own, candidate)
     artifact = trial.artifact_sha256
     if artifact is None:
         raise ValueError(f"trial {trial.number} is complete, but has no artifact")
+    origin = origin_of(store, record, artifact)
+    if origin is None:
+        raise UsageError(f"study {record.name!r} was made by a version of orchestrator that kept the float model of "
+                         "its winner only; to get this recipe, search again with constraints that it wins by")
     ports = own.to_ports()
     if own.io == "int8":
         ports = quantised_ports(ports, store.blobs.path(artifact).read_bytes())
-    layers = map_layers(read_graph(store.blobs.path(float_model)), own.target.to_target())
+    layers = map_layers(read_graph(store.blobs.path(origin["float_model"])), own.target.to_target())
     facts = RecipeFacts.model_validate({
         "schema": SCHEMA, "study": record.name, "created": datetime.now(UTC), "seed": own.seed,
         "compiler": own.compiler, "io": own.io, "target": own.target, "candidate": CandidateEntry.of(candidate),
@@ -52,20 +56,9 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
         "inputs": tuple(PortEntry.of(p) for p in ports.inputs),
         "outputs": tuple(PortEntry.of(p) for p in ports.outputs),
         "measured": (_measured(store, found),), "accuracy": _accuracy(found)})
-    return export_bundle(output, facts, store.blobs, artifact=artifact, float_model=float_model, statistics=statistics,
-                         quantiser_recipe=quantiser_recipe(layers, candidate, own.io), overwrite=overwrite)
-
-
-def _float_model(store: Store, view: StudyView, own: Recipe, candidate: Candidate) -> tuple[str, str]:
-    """Return the blobs of the float model and of its statistics, at the candidate's widths."""
-    if candidate.widths == own.to_candidate().widths and candidate.recovery == own.to_candidate().recovery:
-        return own.files["float.tflite"].sha256, own.files["calibration.json"].sha256
-    prepared = next((step.outputs for step in reversed(store.steps(view.record.id)) if step.name == "prepare"), None)
-    if candidate.widths or prepared is None:
-        raise UsageError(f"candidate {candidate.id} is pruned otherwise than the winner of study {view.record.name!r}, "
-                         "so that its float model is not in the study's recipe; to get its recipe, continue the study "
-                         "with constraints that it wins by")
-    return prepared["float_model"], prepared["statistics"]
+    return export_bundle(output, facts, store.blobs, artifact=artifact, float_model=origin["float_model"],
+                         statistics=origin["statistics"], quantiser_recipe=quantiser_recipe(layers, candidate, own.io),
+                         overwrite=overwrite)
 
 
 def _measured(store: Store, found: Picked) -> Measured:

@@ -145,6 +145,8 @@ def entry_of(view: StudyView, point: Point) -> Entry:
     if point.widths:
         entry["pruned"] = pruned_groups(view.record.space, point.widths)
         entry["recovery"] = point.recovery.value
+    if point.for_all:
+        entry["for_all"] = dict(point.for_all)
     if point.test is None:
         entry["test_absent_because"] = NOT_EVALUATED
     return entry

@@ -44,6 +44,8 @@ class Point:
     widths: Mapping[str, int]
     """Group of channels -> how many are kept, of those that are narrowed."""
     recovery: Recovery
+    for_all: Mapping[str, str]
+    """See Candidate.for_all."""
     simulated: bool
 
     @property
@@ -140,6 +142,7 @@ def _point(history: TrialHistory, statistic: str) -> Point | None:
         test=metrics[Split.TEST] or None, compiler=str(candidate["compiler"]),
         layers={name: LayerConfig.from_label(label) for name, label in candidate["layers"].items()},
         widths=dict(candidate.get("widths", {})), recovery=Recovery(candidate.get("recovery", Recovery.NONE)),
+        for_all={name: str(candidate[name]) for name in ("calibration", "clipping") if name in candidate},
         simulated=any(m.measurement.simulated for m in history.measurements))
 
 

@@ -123,8 +123,8 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
             _check_conversion(pool, store, prepared, layers, evaluator, model)
             yield Workbench(
                 store, config, board, bench, pool, prepared, grouped.layers,
-                BuildInputs(store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports, target,
-                            config.io, prepared.pruning),
+                BuildInputs(store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports,
+                            prepared.splits["calibration"], target, config.io, prepared.pruning),
                 evaluator, grouped.left_out, runner.runtime_version,
                 wiring.same_machine(runner.facts) and board.shares_host == "forbidden", progress)
     finally:

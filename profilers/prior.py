@@ -44,8 +44,8 @@ def tables_of(layers: LayerMap, sites: Sites, operator_s: Callable[[Operators, O
     """
     graph = sites.graph
     own = np.zeros((graph.length, graph.depth, graph.width))
-    for index, site in enumerate(graph.sites):
-        choices = sites.space.by_name[site.name].choices
+    for layer, index in zip(sites.layers, graph.timed, strict=True):
+        site, choices = graph.sites[index], layer.choices
         alone = _alone(layers.graph, [layers.graph.operators[i] for i in layers.operators[site.name]])
         made = sites.shares(index)
         tied = site.source >= 0 and site.group != "" and graph.sites[site.source].group == site.group

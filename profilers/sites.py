@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from recipes.compilers.tflite.layers import LayerMap
 from search.adaptive.graph import Graph, Option, Site
-from search.sites import Sites
+from search.sites import Sites, sites_for_all
 from search.space import LayerConfig, Scheme
 
 
@@ -14,7 +14,7 @@ def sites_of(layers: LayerMap) -> Sites:
     """Return the layers by data flow, their options, and who reads whom.
 
     A layer reads those whose outputs reach it through operators that are no variables. A layer without weights
-    passes on the channels that it reads.
+    passes on the channels that it reads. What is chosen for all layers together comes last.
     """
     space = layers.space
     order = sorted(space.layers, key=lambda layer: min(layers.operators[layer.name]))
@@ -33,7 +33,7 @@ def sites_of(layers: LayerMap) -> Sites:
                                (f"w{config.weight_bits}", str(_computing(config)), f"p{level}"), level)
                         for level in range(levels) for config in layer.choices)
         sites.append(Site(layer.name, layer.kind, options, source, tuple(skips), group))
-    return Sites(space, Graph(tuple(sites)))
+    return Sites(space, Graph((*sites, *sites_for_all(space))))
 
 
 def inputs_of(layers: LayerMap, name: str) -> Iterable[tuple[int, str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from search.space import LayerConfig, SearchSpace
+from search.space import Calibration, Clipping, LayerConfig, Scheme, SearchSpace
 
 
 class Recovery(StrEnum):
@@ -38,6 +38,10 @@ class Candidate:
     widths: tuple[tuple[str, int], ...] = ()
     """(group name, kept channels) of the groups that are narrowed, in the order of the space."""
     recovery: Recovery = Recovery.NONE
+    calibration: Calibration = Calibration.MIN_MAX
+    """The first one where no layer has integer activations: it would change nothing."""
+    clipping: Clipping = Clipping.NONE
+    """The first one where no layer has integer weights."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -47,7 +51,8 @@ class Candidate:
 
     @classmethod
     def of(cls, space: SearchSpace, configs: Mapping[str, LayerConfig], threads: int = 1,
-           widths: Mapping[str, int] | None = None, recovery: Recovery | None = None) -> Candidate:
+           widths: Mapping[str, int] | None = None, recovery: Recovery | None = None,
+           calibration: Calibration = Calibration.MIN_MAX, clipping: Clipping = Clipping.NONE) -> Candidate:
         """Make a candidate of `space`.
 
         Args:
@@ -56,8 +61,10 @@ class Candidate:
             threads: of the runtime on the board.
             widths: group name -> kept channels; a group that is not named stays as wide as it is.
             recovery: by default `reconstruct` where something is narrowed, else `none`.
+            calibration: of integer activations; without any it is left at its first value.
+            clipping: of integer weights; without any it is left at its first value.
 
-        Raises ValueError for a missing, unknown or illegal layer, group or width.
+        Raises ValueError for a missing, unknown or illegal layer, group, width or choice for all.
         """
         unknown = sorted(set(configs) - set(space.by_name))
         missing = sorted(set(space.by_name) - set(configs))
@@ -72,7 +79,15 @@ class Candidate:
         narrowed = _narrowed(space, widths or {})
         if recovery is None:
             recovery = Recovery.RECONSTRUCT if narrowed else Recovery.NONE
-        return cls(space.compiler, ordered, threads, narrowed, recovery)
+        if calibration not in space.calibrations:
+            raise ValueError(f"calibration: {calibration} is not legal; legal: {', '.join(space.calibrations)}")
+        if clipping not in space.clippings:
+            raise ValueError(f"clipping: {clipping} is not legal; legal: {', '.join(space.clippings)}")
+        if not any(config.scheme is Scheme.STATIC for config in configs.values()):
+            calibration = Calibration.MIN_MAX
+        if not any(layer.weights and configs[layer.name].scheme is not Scheme.FLOAT for layer in space.layers):
+            clipping = Clipping.NONE
+        return cls(space.compiler, ordered, threads, narrowed, recovery, calibration, clipping)
 
     @cached_property
     def config_of(self) -> Mapping[str, LayerConfig]:
@@ -83,16 +98,22 @@ class Candidate:
         """Group name -> kept channels, of the groups that are narrowed."""
         return dict(self.widths)
 
+    @property
+    def for_all(self) -> Mapping[str, str]:
+        """What was chosen for all layers together, where it is not the first: `calibration`, `clipping`."""
+        chosen = {"calibration": (self.calibration, Calibration.MIN_MAX), "clipping": (self.clipping, Clipping.NONE)}
+        return {name: value.value for name, (value, first) in chosen.items() if value is not first}
+
     @cached_property
     def canonical(self) -> str:
-        """Canonical JSON: sorted keys, no spaces; widths and recovery only where there are any."""
+        """Canonical JSON: sorted keys, no spaces; what came after layers and threads only where it is set."""
         data: dict[str, object] = {"compiler": self.compiler, "layers": {n: c.label for n, c in self.layers},
                                    "threads": self.threads}
         if self.widths:
             data["widths"] = dict(self.widths)
         if self.recovery is not Recovery.NONE or self.widths:
             data["recovery"] = self.recovery.value
-        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+        return json.dumps({**data, **self.for_all}, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def id(self) -> str:
@@ -107,7 +128,9 @@ class Candidate:
             raise ValueError(f"compiler: the space is of {space.compiler!r}, the candidate of {data['compiler']!r}")
         configs = {name: LayerConfig.from_label(label) for name, label in data["layers"].items()}
         return cls.of(space, configs, data["threads"], data.get("widths", {}),
-                      Recovery(data.get("recovery", Recovery.NONE)))
+                      Recovery(data.get("recovery", Recovery.NONE)),
+                      Calibration(data.get("calibration", Calibration.MIN_MAX)),
+                      Clipping(data.get("clipping", Clipping.NONE)))
 
 
 def _narrowed(space: SearchSpace, widths: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Choice = Mapping[str, str]
 """Site -> name of its option."""
 LATENCY = "adaptive:latency_s"
+BOARD = "adaptive:board"
 NEWS = "adaptive:news"
 HOST = "adaptive:accuracy"
 CLAIM = "adaptive:claim"
@@ -103,17 +104,19 @@ class AdaptiveSampler(BaseSampler):
         return {name: str(trial.suggest_categorical(name, self._names[index]))
                 for index, name in enumerate(self._space)}
 
-    def report(self, trial: Trial, latency_s: float, accuracy: float | None = None) -> None:
+    def report(self, trial: Trial, latency_s: float, accuracy: float | None = None, board: str = "") -> None:
         """Tell what a board measured.
 
         Args:
             trial: the trial that asked for it.
             latency_s: seconds; Optuna's constraint `latency` is set from it.
             accuracy: as `accuracy` computes it; None: it is taken from there.
+            board: which of several boards of one kind; the budget is meant for the average one.
         """
         if not latency_s > 0:
             raise ValueError(f"latency_s: expected a positive number of seconds, got {latency_s}")
         trial.set_user_attr(LATENCY, float(latency_s))
+        trial.set_user_attr(BOARD, board)
         if accuracy is not None:
             trial.set_user_attr(HOST, float(accuracy))
         if self._budget_s is not None:
@@ -190,7 +193,8 @@ class AdaptiveSampler(BaseSampler):
     @staticmethod
     def _tell(engine: Engine, trial: FrozenTrial, picks: Ints) -> None:
         if trial.state is TrialState.COMPLETE and LATENCY in trial.user_attrs:
-            engine.tell(picks, float(trial.user_attrs[LATENCY]), trial.user_attrs.get(HOST))
+            engine.tell(picks, float(trial.user_attrs[LATENCY]), trial.user_attrs.get(HOST),
+                        board=trial.user_attrs.get(BOARD, ""))
         else:
             engine.tell_infeasible(picks)  # it runs, or it failed: it is not proposed again
 

@@ -31,6 +31,26 @@ class Granularity(StrEnum):
     TENSOR = "tensor"
 
 
+class Calibration(StrEnum):
+    """How the ranges of integer activations are found; one choice for the whole network."""
+
+    MIN_MAX = "min_max"
+    """From the least to the greatest value on the calibration inputs."""
+    PERCENTILE = "percentile"
+    """One value in 10,000 is clipped on either side (Wu et al. 2020, arXiv 2004.09602, section 3.2)."""
+    MSE = "mse"
+    """The range with the least squared error of 8-bit values."""
+
+
+class Clipping(StrEnum):
+    """How the scales of integer weights are found; one choice for the whole network."""
+
+    NONE = "none"
+    """The greatest weight is the greatest integer."""
+    OCTAV = "octav"
+    """Least squared error by Newton's method (Sakr et al. 2022, arXiv 2206.06501, equation 6)."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class LayerConfig:
     """The numeric format of one layer; bits of 32 mean float32."""
@@ -160,6 +180,10 @@ class SearchSpace:
     layers: tuple[Layer, ...]
     groups: tuple[PruneGroup, ...] = ()
     """Channels that may be pruned; none where pruning is off or not possible."""
+    calibrations: tuple[Calibration, ...] = (Calibration.MIN_MAX,)
+    """Of integer activations, one for the whole network."""
+    clippings: tuple[Clipping, ...] = (Clipping.NONE,)
+    """Of integer weights, one for the whole network."""
 
     def __post_init__(self) -> None:
         for what, names in (("layer", [layer.name for layer in self.layers]),
@@ -171,6 +195,8 @@ class SearchSpace:
             unknown = [name for name in (*group.produced_by, *group.read_by) if name not in self.by_name]
             if unknown:
                 raise ValueError(f"group {group.name}: no such layer in the space: {', '.join(unknown)}")
+        if not self.calibrations or not self.clippings:
+            raise ValueError("a space offers at least one way of calibration and one of clipping")
 
     @cached_property
     def by_name(self) -> Mapping[str, Layer]:
@@ -185,4 +211,5 @@ class SearchSpace:
     def log10_size(self) -> float:
         """Decimal logarithm of the number of distinct candidates."""
         return sum(math.log10(n) for n in (*(len(layer.choices) for layer in self.layers),
-                                           *(len(group.widths) for group in self.groups)))
+                                           *(len(group.widths) for group in self.groups),
+                                           len(self.calibrations), len(self.clippings)))

@@ -88,6 +88,8 @@ class DryRunDocument(TypedDict):
     layers: list[DryRunLayer]
     groups: list[DryRunGroup]
     """Empty without --prune."""
+    for_all: dict[str, list[str]]
+    """What may be chosen for all layers together: `calibration`, `clipping`."""
     left_out: list[DryRunLeftOut]
     log10_candidates: float
     """Decimal logarithm of the number of candidates."""

@@ -88,6 +88,8 @@ class Entry(TypedDict):
     """Absent where nothing is pruned."""
     recovery: NotRequired[Literal["none", "reconstruct"]]
     """How the accuracy was won back after pruning."""
+    for_all: NotRequired[dict[str, str]]
+    """What was chosen for all layers together: `calibration`, `clipping`; absent where both are as by default."""
 
 
 @strict

@@ -26,7 +26,7 @@ from orchestrator.store.records import (
 )
 from orchestrator.store.samples import pack, unpack
 from profilers.measurement import Measurement, Sensors
-from search.space import Layer, LayerConfig, PruneGroup, SearchSpace
+from search.space import Calibration, Clipping, Layer, LayerConfig, PruneGroup, SearchSpace
 
 
 def space_to_json(space: SearchSpace) -> dict[str, JsonValue]:
@@ -37,13 +37,25 @@ def space_to_json(space: SearchSpace) -> dict[str, JsonValue]:
     groups: list[JsonValue] = [
         {"name": group.name, "channels": group.channels, "widths": list(group.widths),
          "produced_by": list(group.produced_by), "read_by": list(group.read_by)} for group in space.groups]
-    return {"compiler": space.compiler, "layers": layers, **({"groups": groups} if groups else {})}
+    for_all: dict[str, JsonValue] = {"calibrations": list(space.calibrations), "clippings": list(space.clippings)}
+    return {"compiler": space.compiler, "layers": layers, **({"groups": groups} if groups else {}),
+            **{key: values for key, values in for_all.items() if values != [_ONLY[key]]}}
+
+
+_ONLY = {"calibrations": Calibration.MIN_MAX, "clippings": Clipping.NONE}
+"""What a space offers that names no such choices."""
 
 
 def space_from_json(data: Mapping[str, JsonValue]) -> SearchSpace:
     """Read what `space_to_json` wrote. Raises ValueError."""
     return SearchSpace(str(data["compiler"]), tuple(_layer(item) for item in _listed(data["layers"], "layers")),
-                       tuple(_group(item) for item in _listed(data.get("groups", []), "groups")))
+                       tuple(_group(item) for item in _listed(data.get("groups", []), "groups")),
+                       tuple(Calibration(str(name)) for name in _choices(data, "calibrations")),
+                       tuple(Clipping(str(name)) for name in _choices(data, "clippings")))
+
+
+def _choices(data: Mapping[str, JsonValue], key: str) -> list[JsonValue]:
+    return _listed(data.get(key, [_ONLY[key]]), key)
 
 
 def _listed(found: JsonValue, what: str) -> list[JsonValue]:

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from recipes.bundle.schema import RECIPE, SCHEMA, BundleError, Recipe, recipe_schema
 from search.candidate import Recovery
+from search.space import Calibration, Clipping
 
 DAMAGED = "the file is damaged, cut off or was edited: copy the bundle again, or export it again"
 
@@ -48,11 +49,14 @@ def load_recipe(folder: Path) -> Recipe:
     if isinstance(version, int) and version > SCHEMA:
         raise BundleError(f"schema {version} is newer than this program reads (up to {SCHEMA})", path,
                           "upgrade hil-orchestrator here")
-    if version not in (1, SCHEMA) or isinstance(version, bool):
-        raise BundleError(f"schema: expected 1 or {SCHEMA}, got {version!r}" if "schema" in data
+    if version not in (1, 2, SCHEMA) or isinstance(version, bool):
+        raise BundleError(f"schema: expected 1, 2 or {SCHEMA}, got {version!r}" if "schema" in data
                           else "the key 'schema' is missing", path, DAMAGED)
     if version == 1:
-        data = _upgraded(data, path)
+        data = _upgraded(data, path, 2, {"widths": {}, "recovery": Recovery.NONE.value}, {"prune_criterion": None})
+    if version in (1, 2):
+        chosen = {"calibration": Calibration.MIN_MAX.value, "clipping": Clipping.NONE.value}
+        data = _upgraded(data, path, SCHEMA, chosen, {})
     try:
         return Recipe.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
@@ -62,17 +66,17 @@ def load_recipe(folder: Path) -> Recipe:
         raise BundleError(f"not plain keys and values ({error})", path, DAMAGED) from error
 
 
-def _upgraded(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Bring a recipe of schema 1, which knew no pruning, to the present one. Raises BundleError."""
-    candidate = data.get("candidate")
-    entry = dict(candidate) if isinstance(candidate, dict) else {}
-    new = [f"candidate.{key}" for key in ("widths", "recovery") if key in entry]
-    if new or "prune_criterion" in data:
-        raise BundleError(f"{', '.join(new) or 'prune_criterion'}: unknown key in schema 1", path, DAMAGED)
-    if isinstance(candidate, dict):
-        candidate = {**entry, "widths": {}, "recovery": Recovery.NONE.value}
-        data = {**data, "candidate": candidate}
-    return {**data, "schema": SCHEMA, "prune_criterion": None}
+def _upgraded(data: dict[str, Any], path: Path, schema: int, candidate: Mapping[str, Any],
+              others: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a recipe to the next schema: what the former did not know is as it was then. Raises BundleError."""
+    found = data.get("candidate")
+    entry = dict(found) if isinstance(found, dict) else {}
+    new = [f"candidate.{key}" for key in candidate if key in entry] + [key for key in others if key in data]
+    if new:
+        raise BundleError(f"{', '.join(new)}: unknown key in schema {data['schema']}", path, DAMAGED)
+    if isinstance(found, dict):
+        data = {**data, "candidate": {**entry, **candidate}}
+    return {**data, "schema": schema, **others}
 
 
 def _read(path: Path) -> dict[str, Any]:

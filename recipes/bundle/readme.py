@@ -42,6 +42,8 @@ def _summary(recipe: Recipe) -> str:
         kept = ", ".join(f"{name} {width}" for name, width in recipe.candidate.widths.items())
         lines.append(f"Pruned: channels kept of each group: {kept} (order: {recipe.prune_criterion}, recovery: "
                      f"{recipe.candidate.recovery}); `{FLOAT_MODEL}` is the pruned network.")
+    if for_all := recipe.to_candidate().for_all:
+        lines.append(f"For all layers: {', '.join(f'{name} {value}' for name, value in for_all.items())}.")
     lines += [_measured(entry) for entry in recipe.measured]
     lines += [f"Accuracy on the {split} split: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
               + "." for split, metrics in recipe.accuracy.items() if metrics]

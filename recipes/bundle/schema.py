@@ -13,9 +13,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from recipes.ports import Ports, PortSpec
 from recipes.target import Target
 from search.candidate import Candidate, Recovery
-from search.space import LayerConfig
+from search.space import Calibration, Clipping, LayerConfig
 
-SCHEMA = 2
+SCHEMA = 3
 MODEL: Final = "model.tflite"
 FLOAT_MODEL: Final = "float.tflite"
 STATISTICS: Final = "calibration.json"
@@ -81,10 +81,10 @@ class TargetEntry(_Strict):
 
 
 class CandidateEntry(_Strict):
-    """One configuration for every layer, and the widths of what was pruned."""
+    """One configuration for every layer, the widths of what was pruned, and what was chosen for all layers."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    """First digits of the SHA-256 of the canonical form of compiler, layers, threads, widths and recovery."""
+    """First digits of the SHA-256 of the canonical form of everything else here and of the compiler."""
     threads: Annotated[int, Field(ge=1)]
     """Threads of the runtime on the board."""
     layers: Annotated[dict[str, Label], Field(min_length=1)]
@@ -93,12 +93,18 @@ class CandidateEntry(_Strict):
     """Group of coupled channels -> how many were kept; groups that were not narrowed are not named."""
     recovery: Literal["none", "reconstruct"]
     """How the accuracy was won back after pruning."""
+    calibration: Literal["min_max", "percentile", "mse"]
+    """How the ranges of integer activations were found."""
+    clipping: Literal["none", "octav"]
+    """How the scales of integer weights were found."""
 
     @classmethod
     def of(cls, candidate: Candidate) -> Self:
         return cls.model_validate({
             "id": candidate.id, "threads": candidate.threads, "widths": dict(candidate.widths),
-            "recovery": candidate.recovery.value, "layers": {name: config.label for name, config in candidate.layers}})
+            "recovery": candidate.recovery.value, "calibration": candidate.calibration.value,
+            "clipping": candidate.clipping.value,
+            "layers": {name: config.label for name, config in candidate.layers}})
 
 
 class ModelEntry(_Strict):
@@ -189,7 +195,7 @@ class FileFacts(_Strict):
 class RecipeFacts(_Strict):
     """All of a recipe but its files, which the export describes."""
 
-    schema_version: Literal[2] = Field(default=2, alias="schema")
+    schema_version: Literal[3] = Field(default=3, alias="schema")
     """Version of this format. A reader refuses a newer one."""
     study: Text
     """The study that found the candidate."""
@@ -227,7 +233,8 @@ class RecipeFacts(_Strict):
         """Return the candidate, not yet checked against a search space."""
         layers = tuple((name, LayerConfig.from_label(label)) for name, label in self.candidate.layers.items())
         return Candidate(self.compiler, layers, self.candidate.threads, tuple(self.candidate.widths.items()),
-                         Recovery(self.candidate.recovery))
+                         Recovery(self.candidate.recovery), Calibration(self.candidate.calibration),
+                         Clipping(self.candidate.clipping))
 
     def to_ports(self) -> Ports:
         """Return how to feed the artifact."""

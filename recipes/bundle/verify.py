@@ -16,7 +16,7 @@ from recipes.bundle.export import rules_text
 from recipes.bundle.schema import FILES, FLOAT_MODEL, MODEL, README, RECIPE, RULES, STATISTICS, SUMS, Recipe
 from recipes.compilers.tflite.calibrate import load_statistics
 from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.layers import map_layers
+from recipes.compilers.tflite.layers import LayerMap, map_layers
 from recipes.compilers.tflite.quantise import Quantiser, quantiser_recipe
 from recipes.errors import ModelError
 from search.candidate import Candidate
@@ -145,16 +145,23 @@ def _other_tools(recipe: Recipe) -> str:
     return f" (the bundle was made with {' and '.join(other)})" if other else ""
 
 
+def _candidate(layers: LayerMap, recipe: Recipe) -> Candidate:
+    """Return a recipe's candidate on its own (narrowed) float model. Raises ValueError where it is not legal there."""
+    found = recipe.to_candidate()
+    return Candidate.of(layers.space, found.config_of, found.threads, calibration=found.calibration,
+                        clipping=found.clipping)
+
+
 def _rules(folder: Path, recipe: Recipe) -> bytes:
     layers = map_layers(read_graph(folder / FLOAT_MODEL), recipe.target.to_target())
-    candidate = Candidate.of(layers.space, recipe.to_candidate().config_of, recipe.candidate.threads)
+    candidate = _candidate(layers, recipe)
     return rules_text(quantiser_recipe(layers, candidate, recipe.io))
 
 
 def _from_candidate(folder: Path, recipe: Recipe) -> bytes:
     model = (folder / FLOAT_MODEL).read_bytes()
     layers = map_layers(read_graph(model), recipe.target.to_target())
-    candidate = Candidate.of(layers.space, recipe.to_candidate().config_of, recipe.candidate.threads)
+    candidate = _candidate(layers, recipe)
     statistics = load_statistics((folder / STATISTICS).read_bytes())
     return Quantiser(model, statistics, layers).quantise(candidate, recipe.io)
 

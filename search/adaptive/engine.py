@@ -27,12 +27,12 @@ KEPT = 2
 """Tables around former centers that are still solved with."""
 EVALUATIONS = 14
 """Configurations whose accuracy the host computes after each table."""
-SURPRISE = 2.0
-"""Standard deviations."""
-BUILDS = 3
-"""Candidates that are built before one of them is measured."""
+PROMOTIONS = 3
+"""Of candidates to a dearer level, before one of them is measured."""
 MARGIN = 0.001
 """What counts as an improvement: 0.1 points, or 0.1 % of the latency."""
+WORTH = 0.5
+"""Share of the margin that is no gain: on the exam, near twins of what was measured took measurements from others."""
 
 
 @dataclass
@@ -55,11 +55,11 @@ class Engine:
         margin: what counts as an improvement, in the unit of `accuracy`.
         narrowing: what the divergence of a new combination of levels costs beside, in passes.
         combinations: new combinations of levels whose accuracy the host computes after each table.
-        exact: accuracy as `tell` will give it, of what is about to be measured; None: `accuracy` is that.
+        dearer: the levels above `accuracy`, cheapest first: what is about to be measured is promoted one by one. The
+            last one is as `tell` will give it; none: `accuracy` is that.
         closeness: of configurations whose accuracy is known, for which it costs nothing more; None: accuracies are
             taken as they are.
-        builds: at most so many are computed before a proposal: where one is worse than estimated, another may be
-            better.
+        promotions: at most so many before a proposal: where one is worse than it was rated, another may be better.
     """
 
     model: LatencyModel
@@ -75,9 +75,9 @@ class Engine:
     margin: float = MARGIN
     narrowing: float = 0.0
     combinations: float = np.inf
-    exact: Callable[[Ints], Floats] | None = None
+    dearer: Sequence[Callable[[Ints], Floats]] = ()
     closeness: Callable[[Ints], Sequence[Close | None]] | None = None
-    builds: int = BUILDS
+    promotions: int = PROMOTIONS
     measured: dict[bytes, list[float]] = field(default_factory=dict)
     """Configuration -> its readings, seconds."""
     blocked: set[bytes] = field(default_factory=set)
@@ -93,15 +93,22 @@ class Engine:
         return self.model.graph
 
     def tell(self, config: Ints, latency_s: float, accuracy: float | None,
-             confirmed: bool = False) -> None:
-        """Take in a measurement; `accuracy` as the host computes it. A confirmed one is no spike."""
+             confirmed: bool = False, board: str = "") -> None:
+        """Take in a measurement.
+
+        Args:
+            config: (sites,).
+            latency_s: as the board says.
+            accuracy: as the host computes it; None: nothing new.
+            confirmed: it was read twice and is no spike.
+            board: which one measured; where there are several, the budget is meant for the average one.
+        """
         key = key_of(config)
         self.measured.setdefault(key, []).append(latency_s)
         self.blocked.discard(key)
         if accuracy is not None:
-            self.memory.accuracy[key] = accuracy
-            self.memory.exact.add(key)
-        self.model.readings.append(Reading(tuple(int(o) for o in config), latency_s, confirmed))
+            self.memory.tell(key, accuracy, len(self.dearer))
+        self.model.readings.append(Reading(tuple(int(o) for o in config), latency_s, confirmed, board))
 
     def tell_profile(self, config: Ints, site_s: Floats, timer_s: float) -> None:
         """Take in the time of every site of one configuration."""
@@ -135,8 +142,8 @@ class Engine:
         return self._choose(judge)
 
     def _choose(self, judge: Judge) -> Ints | None:
-        """Return the best of what the host knows, by its exact accuracy if the host can give that before."""
-        for build in range(self.builds + 1):
+        """Return the best of what the host knows, by the accuracy of the highest level."""
+        for promotion in range(self.promotions + 1):
             judge = replace(judge, accuracy=self.memory.believed())  # the host knows more by now
             pool, accuracy = self.memory.known()
             free = np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)
@@ -145,10 +152,11 @@ class Engine:
             if not len(pool):
                 break
             found = judge.choose(pool)
-            if self.exact is None or key_of(found) in self.memory.exact or build == self.builds:
+            level = self.memory.level(key_of(found))
+            if level == len(self.dearer) or promotion == self.promotions:
                 self.outlook = judge.outlook(pool, self.margin)
                 return found
-            self.memory.note_accuracy(found[None], self.exact(found[None]), exact=True)
+            self.memory.note_accuracy(found[None], self.dearer[level](found[None]), level + 1)
             self._note_close(found[None])
         self.outlook = None
         return self._any_left()
@@ -157,17 +165,10 @@ class Engine:
         """Tell whether every configuration was measured, is under way or infeasible."""
         return self._any_left() is None
 
-    def surprising(self, config: Ints, latency_s: float) -> bool:
-        """Tell whether a reading is so much slower than expected that it should be repeated before it is believed."""
-        posterior = self.model.posterior()
-        mean, deviation = (float(value[0]) for value in posterior.predict(config[None]))
-        spread = float(np.hypot(deviation, posterior.noise * mean))
-        return latency_s > mean + SURPRISE * spread
-
     def judge(self) -> Judge:
         """Return what is believed now."""
         return Judge(self.model.posterior(), self.aim, self.budget_s, self.memory.believed(),
-                     configs_of([*self.measured], self.graph.length))
+                     configs_of([*self.measured], self.graph.length), WORTH * self.margin)
 
     def _linearise(self, judge: Judge) -> bool:
         """Take a sensitivity table around float32 once, then around the best that is known; tell whether one was."""
@@ -220,7 +221,7 @@ class Engine:
     def _screen(self, round_: Round, rng: np.random.Generator) -> Ints:
         """Keep the new configurations whose divergence and chance promise most."""
         pool = round_.pool(rng)
-        new = [key_of(c) not in self.memory.accuracy and key_of(c) not in self.blocked for c in pool]
+        new = [key_of(c) not in self.memory.levels and key_of(c) not in self.blocked for c in pool]
         configs: Ints = pool[np.array(new, bool)]
         if not len(configs):
             return configs

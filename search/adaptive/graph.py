@@ -49,10 +49,14 @@ class Site:
 
     Empty: a group of its own.
     """
+    free: bool = False
+    """A choice for the whole network that changes no latency, such as the method of calibration; it reads nothing."""
 
     def __post_init__(self) -> None:
         if not self.options:
             raise ValueError(f"site {self.name!r} has no option: nothing can be searched there")
+        if self.free and (self.source >= 0 or self.skips or self.group):
+            raise ValueError(f"site {self.name!r} is free: it reads no other site and has no channels")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,11 @@ class Graph:
     def width(self) -> int:
         """Most options of a site."""
         return max(len(site.options) for site in self.sites)
+
+    @cached_property
+    def timed(self) -> Ints:
+        """Sites that cost time."""
+        return np.array([index for index, site in enumerate(self.sites) if not site.free], np.int64)
 
     @cached_property
     def valid(self) -> Bools:

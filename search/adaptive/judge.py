@@ -55,6 +55,8 @@ class Judge:
     """Configuration -> accuracy on the host."""
     measured: Ints
     """(configurations, sites)."""
+    margin: float = 0.0
+    """Less is no gain in accuracy: a measurement is not spent on it while anything may bring more."""
 
     def probability(self, configs: Ints) -> Floats:
         """Return P(latency <= budget): (configurations,)."""
@@ -151,7 +153,7 @@ class Judge:
     def _gain(self, accuracy: Floats) -> Floats:
         """Return the expected gain over what is measured, each of which meets the budget only probably.
 
-        E[max(a - V, 0)], V the best measured accuracy whose latency is within the budget.
+        E[max(a - V - margin, 0)], V the best measured accuracy whose latency is within the budget.
         """
         values = self._values
         chance = np.where(np.isfinite(values), self.probability(self.measured), 0.0)
@@ -161,7 +163,7 @@ class Judge:
         floor = 0.5 * float(values.max())
         found: Floats = better[-1] * np.maximum(accuracy - floor, 0.0)
         for value, weight in zip(values, better[:-1] * chance, strict=True):
-            found = found + weight * np.maximum(accuracy - value, 0.0)
+            found = found + weight * np.maximum(accuracy - value - self.margin, 0.0)
         return found
 
     def _saving(self, pool: Ints, best: Ints) -> Floats:

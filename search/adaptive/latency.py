@@ -2,7 +2,7 @@
 
     latency = sum over sites of prior * (1 + all + [kind, scheme] + [site, scheme] + [site, level] + [scheme, level])
             + sum over edges of prior * (1 + [from format, to format])
-            + sites * overhead + rest + noise
+            + sites * overhead + bias of the board * prior + rest + noise
 
 The prior counts in proportion only: it is scaled to the readings first, for all that follows is relative to it.
 The rest is what does not add up over sites (a cache that overflows, say): similar configurations have a similar one,
@@ -34,6 +34,8 @@ NOISE_PRIOR = (0.02, 0.5)
 DEVIATIONS = {"all": 0.5, "kind": 0.25, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6,
               "overhead": 0.02}
 """Prior standard deviations of the corrections; of the overhead of all sites: as a share of float's latency."""
+BIAS = 0.03
+"""Prior standard deviation of what one board of a kind is slower or faster than the average one, as a share."""
 RESTS = (0.005, 0.02, 0.06)
 """Relative standard deviation of what does not add up."""
 REACH = 0.15
@@ -45,6 +47,8 @@ SPIKE = 3.0
 SPIKE_ROUNDS = 3
 PROFILE_NOISE = 0.08
 """Relative standard deviation of one site's time in a profile."""
+SURPRISE = 2.0
+"""Standard deviations."""
 FEW = 40
 REFIT = 1.15
 MOST = 100
@@ -59,6 +63,7 @@ class Reading:
     latency_s: float
     confirmed: bool = False
     """Measured twice: no spike."""
+    board: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +139,24 @@ class LatencyModel:
                     found[e, i, j] = offset + numbers.setdefault((one.format, other.format), len(numbers))
         return found
 
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The boards that measured, where there are several: a single one's bias is its kind's own speed."""
+        found = sorted({reading.board for reading in self.readings})
+        return tuple(found) if len(found) > 1 else ()
+
+    def _variance(self, width: float) -> Floats:
+        """Prior variance of every correction, the boards' biases last: how wrong the prior is says nothing of these."""
+        return np.append(width * self._shared ** 2, [BIAS ** 2] * len(self.boards))
+
     @cached_property
-    def _deviations(self) -> Floats:
-        """Prior standard deviation of every correction."""
+    def overhead(self) -> int:
+        """Number of the correction that is the sites' overhead."""
+        return len(self._shared) - 1
+
+    @cached_property
+    def _shared(self) -> Floats:
+        """The same without the boards' biases."""
         size = 2 + max(int(self.edge_numbers.max(initial=0)), *(int(t.max()) for _, t in self.groups))
         found = np.zeros(size)
         found[-1] = DEVIATIONS["overhead"]
@@ -149,9 +169,12 @@ class LatencyModel:
         return found
 
     def features(self, configs: Ints) -> Floats:
-        """Return what every correction is multiplied with, in seconds: (configurations, corrections)."""
+        """Return what every correction is multiplied with, in seconds: (configurations, corrections).
+
+        On the average board: no bias has a part in it.
+        """
         own, switching = self.prior.parts(configs)
-        size, sites = len(self._deviations), np.arange(self.graph.length)[None]
+        size, sites = len(self._shared) + len(self.boards), np.arange(self.graph.length)[None]
         numbers = [table[sites, configs] for _, table in self.groups]
         weights = [own] * len(numbers)
         if self.graph.edges:
@@ -161,19 +184,28 @@ class LatencyModel:
         flat = np.concatenate(numbers, 1) + size * np.arange(len(configs))[:, None]
         found = np.asarray(np.bincount(flat.ravel(), np.concatenate(weights, 1).ravel(), size * len(configs)), float)
         found = found.reshape(len(configs), size)
-        found[:, -1] = self.graph.length * self.overhead_s
+        found[:, self.overhead] = len(self.graph.timed) * self.overhead_s
         return found
 
     @property
     def overhead_s(self) -> float:
         """What the last correction, a site's overhead, is multiplied with: float's latency for each site."""
-        return float(self.prior.total(np.zeros((1, self.graph.length), np.int64))[0]) / self.graph.length
+        return float(self.prior.total(np.zeros((1, self.graph.length), np.int64))[0]) / len(self.graph.timed)
+
+    def surprising(self, config: Ints, latency_s: float) -> bool:
+        """Tell whether a reading is so much slower than expected that it should be repeated before it is believed."""
+        posterior = self.posterior()
+        mean, deviation = (float(value[0]) for value in posterior.predict(config[None]))
+        spread = float(np.hypot(deviation, posterior.noise * mean))
+        return latency_s > mean + SURPRISE * spread
 
     def _evidence(self) -> tuple[Floats, Floats, Floats]:
         """Return features, what the prior missed (s), and the scale of the noise (s) of every row."""
         configs = np.array([r.config for r in self.readings], np.int64).reshape(-1, self.graph.length)
-        features = [self.features(configs)]
-        missed = [np.array([r.latency_s for r in self.readings]) - self.prior.total(configs)]
+        features, whole = [self.features(configs)], self.prior.total(configs)
+        for number, board in enumerate(self.boards, self.overhead + 1):
+            features[0][:, number] = np.where([r.board == board for r in self.readings], whole, 0.0)
+        missed = [np.array([r.latency_s for r in self.readings]) - whole]
         scale = [np.array([r.latency_s for r in self.readings])]
         for profile in self.profiles:
             rows, base = self._site_rows(np.array(profile.config, np.int64))
@@ -186,8 +218,8 @@ class LatencyModel:
     def _site_rows(self, config: Ints) -> tuple[Floats, Floats]:
         """Return features and prior cost of every single site of a configuration, its incoming edges with it."""
         own, switching = (part[0] for part in self.prior.parts(config[None]))
-        rows = np.zeros((self.graph.length, len(self._deviations)))
-        rows[:, -1] = self.overhead_s
+        rows = np.zeros((self.graph.length, len(self._shared) + len(self.boards)))
+        rows[self.graph.timed, self.overhead] = self.overhead_s
         base = own.copy()
         for _, table in self.groups:
             for s in range(self.graph.length):
@@ -201,14 +233,14 @@ class LatencyModel:
         """Return what is believed after all readings and profiles."""
         features, missed, scale = self._evidence()
         if not len(missed):
-            return Posterior(self, features, missed, np.ones((0, 0)), self._deviations ** 2, NOISE_PRIOR[0], RESTS[0])
+            return Posterior(self, features, missed, np.ones((0, 0)), self._variance(1.0), NOISE_PRIOR[0], RESTS[0])
         rows = Rows(features, missed, np.nan_to_num(scale), self._site_noise(len(missed)), self._similar(),
                      np.array([r.confirmed for r in self.readings] + [True] * (len(missed) - len(self.readings))))
         width, noise, rest = self._scales(rows)
         spikes = np.zeros(len(missed))
         for _ in range(SPIKE_ROUNDS):
-            found = Posterior(self, features, missed, rows.variance(noise, rest, spikes),
-                              self._deviations ** 2 * width, noise, rest)
+            found = Posterior(self, features, missed, rows.variance(noise, rest, spikes), self._variance(width), noise,
+                              rest)
             grown = np.where(self._spiked(found, rows), np.maximum(found.left_over(), spikes), spikes)
             if not ((grown > 0) & (spikes == 0)).any():
                 break
@@ -247,7 +279,7 @@ class LatencyModel:
             for _ in range(SPIKE_ROUNDS):
                 best = self._likeliest(few, spikes)
                 found = Posterior(self, few.features, few.missed, few.variance(best[1], best[2], spikes),
-                                  self._deviations ** 2 * best[0], best[1], best[2])
+                                  self._variance(best[0]), best[1], best[2])
                 grown = np.where(self._spiked(found, few), np.maximum(found.left_over(), spikes), spikes)
                 if not ((grown > 0) & (spikes == 0)).any():
                     break
@@ -258,11 +290,12 @@ class LatencyModel:
     def similarity(self, configs: Ints, others: Ints) -> Floats:
         """Return the prior covariance of relative rests: (configurations, others)."""
         small = np.uint8 if max(self.graph.length, self.graph.width) < 256 else np.uint16
-        one, two = configs.T.astype(small), others.T.astype(small)
+        timed = self.graph.timed
+        one, two = configs.T[timed].astype(small), others.T[timed].astype(small)
         differ = np.zeros((len(configs), len(others)), small)
         for mine, theirs in zip(one, two, strict=True):
             differ += (mine[:, None] != theirs[None]).view(np.uint8)
-        found: Floats = np.exp(np.arange(self.graph.length + 1) / (-REACH * self.graph.length))[differ]
+        found: Floats = np.exp(np.arange(len(timed) + 1) / (-REACH * len(timed)))[differ]
         return found
 
     @property
@@ -278,10 +311,12 @@ class LatencyModel:
 
     def _likeliest(self, rows: Rows, spikes: Floats) -> tuple[float, float, float]:
         """Return width, noise and rest of the largest marginal likelihood."""
-        gram = (rows.features * self._deviations ** 2) @ rows.features.T
+        shared, biases = np.split(rows.features, [len(self._shared)], axis=1)
+        gram, apart = (shared * self._shared ** 2) @ shared.T, BIAS ** 2 * biases @ biases.T
         best = (-np.inf, WIDTHS[0], NOISE_PRIOR[0], RESTS[0])
         for width, noise, rest in product(WIDTHS, NOISES, RESTS):
-            root = np.linalg.cholesky(gram * width + rows.variance(noise, rest, spikes) + ridge(len(rows.missed)))
+            loud = apart + rows.variance(noise, rest, spikes) + ridge(len(rows.missed))
+            root = np.linalg.cholesky(gram * width + loud)
             white = solve_triangular(root, rows.missed, lower=True, check_finite=False)
             likelihood = -0.5 * float(white @ white) - float(np.log(np.diag(root)).sum())
             likelihood -= 0.5 * (np.log(noise / NOISE_PRIOR[0]) / NOISE_PRIOR[1]) ** 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,7 +13,11 @@ from search.adaptive.graph import Floats, Graph, Ints
 from search.adaptive.luck import Close, believed
 from search.adaptive.quality import Divergence, Sensitivity, measure_sensitivity
 
-SCHEMA = 2
+SCHEMA = 3
+SHRUNK = 4
+"""What dearer levels add is believed as if so many promotions had added nothing."""
+Accuracies = Mapping[bytes, Mapping[int, float]]
+"""Configuration -> level -> accuracy; NaN where it is infeasible. Of two levels the higher one counts."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +36,16 @@ class News:
     """What one proposal made the host find out."""
 
     tables: tuple[Finding, ...] = ()
-    accuracy: Mapping[bytes, float] = field(default_factory=dict)
-    """Configuration -> accuracy; NaN where it is infeasible."""
+    accuracy: Accuracies = field(default_factory=dict)
     passes: int = 0
     """Calibration passes beyond the first table."""
-    exact: frozenset[bytes] = frozenset()
-    """Of these the accuracy is the artifact's, no estimate."""
     close: Mapping[bytes, Close] = field(default_factory=dict)
 
     def __add__(self, other: News) -> News:
         """Return both."""
-        return News((*other.tables, *self.tables), {**other.accuracy, **self.accuracy}, self.passes + other.passes,
-                    self.exact | other.exact, {**other.close, **self.close})
+        accuracy = {key: {**other.accuracy.get(key, {}), **self.accuracy.get(key, {})}
+                    for key in (*other.accuracy, *self.accuracy)}
+        return News((*other.tables, *self.tables), accuracy, self.passes + other.passes, {**other.close, **self.close})
 
     def to_json(self) -> str:
         """Write it down exactly."""
@@ -52,8 +55,9 @@ class News:
                        for t in self.tables],
             "close": [[np.frombuffer(key, np.int64).tolist(), close.divergence, close.luck]
                       for key, close in self.close.items()],
-            "accuracy": [[np.frombuffer(key, np.int64).tolist(), None if np.isnan(value) else value, key in self.exact]
-                         for key, value in self.accuracy.items()]}, separators=(",", ":"))
+            "accuracy": [[np.frombuffer(key, np.int64).tolist(), level, None if np.isnan(value) else value]
+                         for key, levels in self.accuracy.items() for level, value in levels.items()]},
+                          separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> News:
@@ -63,11 +67,11 @@ class News:
             raise ValueError(f"the engine's notes have the schema {data['schema']}, this version reads {SCHEMA}")
         tables = tuple(Finding(np.array(t["center"], np.int64), np.array(t["values"], float), t["floating"])
                        for t in data["tables"])
-        accuracy = {key_of(np.array(config)): float("nan") if value is None else float(value)
-                    for config, value, _ in data["accuracy"]}
-        exact = frozenset(key_of(np.array(config)) for config, _, built in data["accuracy"] if built)
+        accuracy: dict[bytes, dict[int, float]] = {}
+        for config, level, value in data["accuracy"]:
+            accuracy.setdefault(key_of(np.array(config)), {})[level] = float("nan") if value is None else float(value)
         close = {key_of(np.array(config)): Close(*values) for config, *values in data["close"]}
-        return cls(tables, accuracy, data["passes"], exact, close)
+        return cls(tables, accuracy, data["passes"], close)
 
 
 class Memory:
@@ -75,10 +79,8 @@ class Memory:
 
     def __init__(self, graph: Graph, floating: Ints) -> None:
         self._graph, self._floating = graph, floating
-        self.accuracy: dict[bytes, float] = {}
-        """Configuration -> accuracy on the host; NaN where it is infeasible."""
-        self.exact: set[bytes] = set()
-        """Of these it is the artifact's, no estimate."""
+        self.levels: dict[bytes, dict[int, float]] = {}
+        """See Accuracies."""
         self.close: dict[bytes, Close] = {}
         self.tables: list[Sensitivity] = []
         """The first is around float32."""
@@ -90,8 +92,8 @@ class Memory:
         """Take in what an earlier proposal found out."""
         for finding in news.tables:
             self._keep(finding)
-        self.accuracy.update(news.accuracy)
-        self.exact |= news.exact
+        for key, levels in news.accuracy.items():
+            self.levels[key] = {**self.levels.get(key, {}), **levels}
         self.close.update(news.close)
         self.passes += news.passes
 
@@ -108,12 +110,25 @@ class Memory:
         found = np.concatenate(values)
         self._note(News(tables=(Finding(center, found, floating),), passes=0 if floating else len(found)))
 
-    def note_accuracy(self, configs: Ints, accuracy: Floats, exact: bool = False) -> None:
-        """Take in what the host computed: the artifact's accuracy, or an estimate."""
+    def note_accuracy(self, configs: Ints, accuracy: Floats, level: int = 0) -> None:
+        """Take in what the host computed at a level."""
         found = dict(zip(map(key_of, configs), map(float, accuracy), strict=True))
-        self.accuracy.update(found)
-        self.exact |= set(found) if exact else set()
-        self._note(News(accuracy=found, exact=frozenset(found if exact else ())))
+        for key, value in found.items():
+            self.tell(key, value, level)
+        self._note(News(accuracy={key: {level: value} for key, value in found.items()}))
+
+    def tell(self, key: bytes, accuracy: float, level: int) -> None:
+        """Take in an accuracy that others keep."""
+        self.levels.setdefault(key, {})[level] = accuracy
+
+    def level(self, key: bytes) -> int:
+        """Return the level that a configuration's accuracy is from; -1: it has none."""
+        return max(self.levels.get(key, {-1: 0.0}))
+
+    @property
+    def accuracy(self) -> dict[bytes, float]:
+        """Configuration -> accuracy at its highest level."""
+        return {key: levels[max(levels)] for key, levels in self.levels.items()}
 
     def note_close(self, configs: Ints, close: Sequence[Close | None]) -> None:
         """Take in how close configurations are to float32; None: not known."""
@@ -131,8 +146,25 @@ class Memory:
         return fresh
 
     def believed(self) -> dict[bytes, float]:
-        """Return configuration -> accuracy, without what is probably luck."""
-        return believed(self.accuracy, self.close, self.accuracy.get(key_of(self._floating)))
+        """Return configuration -> accuracy, without what is probably luck, and with what dearer levels will add."""
+        known = self.accuracy
+        more = self._added()
+        found = believed(known, self.close, known.get(key_of(self._floating)))
+        return {key: value + sum(added for level, added in more.items() if level > self.level(key))
+                for key, value in found.items()} if more else found
+
+    def _added(self) -> dict[int, float]:
+        """Return level -> what it adds to the accuracy of the one below, as promotions have shown so far.
+
+        Nothing where it takes away: what is promoted was picked for a high accuracy, and is often worse than that.
+        """
+        shown: dict[int, list[float]] = {}
+        for levels in self.levels.values():
+            order = sorted(levels)
+            for below, level in pairwise(order):
+                if np.isfinite(levels[below]) and np.isfinite(levels[level]):
+                    shown.setdefault(level, []).append(levels[level] - levels[below])
+        return {level: max(sum(gains), 0.0) / (len(gains) + SHRUNK) for level, gains in shown.items()}
 
     def known(self) -> tuple[Ints, Floats]:
         """Return configurations and what is believed of their accuracy; their order is always the same."""

@@ -106,7 +106,8 @@ class Posterior:
         model = self._model
         factor = 1.0 + sum(theta[table] for _, table in model.groups)
         sites = model.prior.sites * np.maximum(factor, LEAST)[:, None, :]
-        sites = np.maximum(sites + theta[-1] * model.overhead_s, LEAST * model.prior.sites)
+        sites[model.graph.timed] += theta[model.overhead] * model.overhead_s
+        sites = np.maximum(sites, LEAST * model.prior.sites)
         edges = model.prior.edges
         if model.graph.edges:
             edges = edges * np.maximum(1.0 + theta[model.edge_numbers], 0.0)

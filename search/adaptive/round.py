@@ -169,7 +169,7 @@ class Round:
         within = self.judge.posterior.tables().total(children) <= max(self._targets)
         for resource in self.extra:
             within &= resource.tables.total(children) <= resource.limit
-        within &= np.array([key_of(c) not in self.memory.accuracy for c in children], bool)
+        within &= np.array([key_of(c) not in self.memory.levels for c in children], bool)
         children = children[within]
         found: Ints = children[np.argsort(self.corrected.predict(children), kind="stable")[:SCREENED]]
         return found

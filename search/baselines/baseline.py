@@ -59,8 +59,9 @@ class Baseline:
             self._ledger.take(found)
         return found
 
-    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float]) -> None:
-        """See Searcher."""
+    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float],
+             repeated: bool = False) -> None:
+        """See Searcher; every latency is believed."""
         self._strategy.learn(config, self._ledger.tell(config, latency_s, accuracy, excess))
 
     def tell_infeasible(self, config: Ints) -> None:

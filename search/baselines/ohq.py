@@ -103,7 +103,7 @@ def uniform_configs(graph: Graph, int8: Ints) -> tuple[dict[str, Ints], dict[int
                             int(int8[s]))
         return np.asarray(graph.settle(picks[None])[0])
 
-    schemes = dict.fromkeys(option.scheme for site in graph.sites for option in site.options)
+    schemes = dict.fromkeys(option.scheme for index in graph.timed for option in graph.sites[index].options)
     levels = sorted({option.level for site in graph.sites for option in site.options})
     lowest = {level for site, o in zip(graph.sites, int8, strict=True) for level in [site.options[int(o)].level]}
     return ({scheme: row(scheme, None) for scheme in schemes},

@@ -50,8 +50,8 @@ class Task:
     """Where the least latency is looked for, it is among what `accuracy` does not call NaN."""
     limits: Callable[[], tuple[Extra, ...]] = field(default=tuple)
     """Returns further resources with their limits, as they are known by now."""
-    exact: Accuracy | None = None
-    """Accuracy as it is told after a measurement; dearer. None: `accuracy` is that."""
+    dearer: tuple[Accuracy, ...] = ()
+    """The levels above `accuracy`, cheapest first; the last one is as it is told after a measurement."""
     closeness: Callable[[Ints], Sequence[Close | None]] | None = None
     """To float32, of configurations whose accuracy is known; None where it is not."""
     tie: float = 0.0
@@ -78,7 +78,8 @@ class Searcher(Protocol):
     def propose(self) -> Ints | None:
         """Return a legal configuration that was neither proposed nor told before; None when there is none left."""
 
-    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float]) -> None:
+    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float],
+             repeated: bool = False) -> None:
         """Take a measurement of a configuration, proposed here or not, the first or a repeated one.
 
         Args:
@@ -86,6 +87,7 @@ class Searcher(Protocol):
             latency_s: as the board says.
             accuracy: as the host says; NaN where it is not known.
             excess: constraint -> relative violation, of those beside latency; one holds when it is at most 0.
+            repeated: the latency is no spike: it was read more than once.
         """
 
     def tell_infeasible(self, config: Ints) -> None:

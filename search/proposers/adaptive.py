@@ -38,7 +38,7 @@ class AdaptiveSearcher:
         self._task = task
         self.engine = Engine(LatencyModel(task.prior), task.divergence, task.accuracy, task.budget_s, task.floating,
                              task.seed, aim=task.aim, passes=passes, evaluations=evaluations, margin=task.tie,
-                             narrowing=NARROWING, combinations=COMBINATIONS, exact=task.exact,
+                             narrowing=NARROWING, combinations=COMBINATIONS, dearer=task.dearer,
                              closeness=task.closeness)
 
     def propose(self) -> Ints | None:
@@ -49,10 +49,11 @@ class AdaptiveSearcher:
             self.engine.blocked.add(key_of(config))
         return config
 
-    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float]) -> None:
+    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float],
+             repeated: bool = False) -> None:
         """See Searcher."""
         broken = any(not value <= 0 for value in excess.values())
-        self.engine.tell(config, latency_s, float("nan") if broken else accuracy)
+        self.engine.tell(config, latency_s, float("nan") if broken else accuracy, repeated)
 
     def tell_infeasible(self, config: Ints) -> None:
         """See Searcher."""

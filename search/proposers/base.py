@@ -19,6 +19,9 @@ class Proposer(Protocol):
     def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
         """Take what became of a candidate, proposed here or not; None: it was infeasible."""
 
+    def surprising(self, candidate: Candidate, latency_s: float) -> bool:
+        """Tell whether a reading is so much slower than expected that it should be taken again before it is told."""
+
     def outlook(self) -> Outlook | None:
         """Return what the last proposal was expected to bring; None where this proposer does not say."""
 

@@ -18,9 +18,11 @@ from search.candidate import Candidate
 from search.goal import TIE, Evidence, Goal
 from search.oracle import Estimate, HostOracle
 from search.proposers.reach import Reach, reach
-from search.recipes import UNIFORM
 from search.sites import Sites
 from search.space import LayerConfig
+
+READINGS = 3
+"""Before so many nothing surprises."""
 
 
 class GraphProposer:
@@ -48,23 +50,27 @@ class GraphProposer:
         """Widths whose artifacts cost milliseconds by now."""
         self._seed, self._believed = seed, LatencyModel(prior)
         graph = sites.graph
-        layers = [sites.space.by_name[site.name] for site in graph.sites]
-        seen = [layer.choices if choices is None else choices[layer.name] for layer in layers]
-        ladder = tuple(tuple(level * len(layer.choices) + layer.choices.index(config)
-                             for config in kept for level in range(len(sites.shares(index))))
-                       for index, (layer, kept) in enumerate(zip(layers, seen, strict=True)))
-        int8 = np.array([layer.choices.index(layer.widen(UNIFORM["int8"])) for layer in layers], np.int64)
+        ladder = [tuple(range(len(site.options))) for site in graph.sites]
+        for layer, index in zip(sites.layers, graph.timed, strict=True):
+            kept = layer.choices if choices is None else choices[layer.name]
+            ladder[index] = tuple(level * len(layer.choices) + layer.choices.index(config)
+                                  for config in kept for level in range(len(sites.shares(index))))
         minimum = goal.minimum or {}
         least = {goal.objective: minimum.get(goal.objective), **minimum}
-        task = Task(prior, self._divergence, self._score, goal.latency_budget_s, np.zeros(graph.length, np.int64), int8,
-                    ladder, seed, Metrics(self._scores, least), aim_of(goal), self._size_limit, self._exact,
-                    self._closeness, TIE)
+        floating = np.zeros(graph.length, np.int64)
+        task = Task(prior, self._divergence, self._score, goal.latency_budget_s, floating, sites.int8, tuple(ladder),
+                    seed, Metrics(self._scores, least), aim_of(goal), self._size_limit, (self._exact,), self._closeness,
+                    TIE)
         self._searcher = make(task)
 
     def propose(self) -> Candidate | None:
         """Return a candidate that was neither proposed nor told before; None when there is none left."""
-        picks = self._searcher.propose()
-        return None if picks is None else self._candidate(picks)
+        while (picks := self._searcher.propose()) is not None:
+            candidate = self._candidate(picks)
+            if np.array_equal(self._picks(candidate), picks):
+                return candidate
+            self._searcher.tell_infeasible(picks)  # it is another one's double: see _score
+        return None
 
     def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
         """Learn what became of a candidate; None: it is infeasible."""
@@ -78,8 +84,15 @@ class GraphProposer:
         before = self._estimates.get(candidate.id) or Estimate(None, {})
         self._estimates[candidate.id] = replace(before, size_bytes=evidence.size_bytes, metrics=evidence.metrics)
         excess = {name: value for name, value in self._goal.constraints(evidence).items() if name != "latency"}
-        self._searcher.tell(picks, evidence.latency_s, float(evidence.metrics[self._goal.objective]), excess)
-        self._believed.readings.append(Reading(tuple(int(option) for option in picks), evidence.latency_s))
+        self._searcher.tell(picks, evidence.latency_s, float(evidence.metrics[self._goal.objective]), excess,
+                            evidence.repeated)
+        self._believed.readings.append(Reading(tuple(int(option) for option in picks), evidence.latency_s,
+                                               evidence.repeated))
+
+    def surprising(self, candidate: Candidate, latency_s: float) -> bool:
+        """See Proposer: whatever the searcher makes of latencies."""
+        return len(self._believed.readings) >= READINGS and self._believed.surprising(
+            self._picks(candidate), latency_s)
 
     def outlook(self) -> Outlook | None:
         """Return what the last proposal was expected to bring; None where the searcher does not say."""
@@ -129,7 +142,13 @@ class GraphProposer:
         return [self._estimates[c.id] for c in candidates]
 
     def _score(self, configs: Ints) -> Floats:
-        return self._worths(configs, self._estimated(configs))
+        """Return what configurations are worth; NaN also for doubles.
+
+        A choice for all layers that changes none (a calibration where nothing has integer activations) makes another
+        configuration, but the same candidate.
+        """
+        doubles = [not np.array_equal(self._picks(self._candidate(picks)), picks) for picks in configs]
+        return np.where(doubles, np.nan, self._worths(configs, self._estimated(configs)))
 
     def _exact(self, configs: Ints) -> Floats:
         """Build candidates that are about to be measured."""
@@ -189,8 +208,8 @@ class GraphProposer:
         """Weights times bits, in bytes."""
         graph = self._sites.graph
         table = np.zeros((graph.length, graph.depth, graph.width))
-        for index, site in enumerate(graph.sites):
-            layer, made = self._sites.space.by_name[site.name], self._sites.shares(index)
+        for layer, index in zip(self._sites.layers, graph.timed, strict=True):
+            site, made = graph.sites[index], self._sites.shares(index)
             for entering, read in enumerate(self._sites.shares(site.source) if site.source >= 0 else (1.0,)):
                 for option in range(len(site.options)):
                     level, choice = divmod(option, len(layer.choices))

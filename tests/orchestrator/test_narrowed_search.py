@@ -11,14 +11,19 @@ import pytest
 from device_farm.inventory import Inventory
 from orchestrator.config import StudyConfig
 from orchestrator.host_oracle import PoolOracle
+from orchestrator.pick import Picked
 from orchestrator.progress import Silent
 from orchestrator.store.store import Store
+from orchestrator.stored_recipe import export_picked
 from orchestrator.study_run import StudyRun
+from orchestrator.study_view import view_of
 from orchestrator.workbench import open_workbench
 from profilers.accuracy import narrowing_divergence
 from profilers.prior import roofline_prior, tables_of
 from profilers.simulation import CORTEX_A72
 from profilers.sites import sites_of
+from recipes.bundle.document import load_recipe
+from recipes.bundle.verify import verify_bundle
 from recipes.compilers.tflite.build import BuildInputs
 from recipes.compilers.tflite.graph import Graph, Operator, read_graph
 from recipes.compilers.tflite.layers import LayerMap
@@ -146,3 +151,18 @@ def test_an_estimate_is_near_the_artifact_and_converts_nothing(searched: Searche
     assert max(off[:2]) <= 0.001, "float32: the recovered network is what is converted"
     assert max(off[2:4]) <= 0.02
     assert off[4] == 0, "nothing is narrowed: nothing is estimated"
+
+
+def test_every_measured_candidate_has_a_recipe_however_it_is_cut(searched: Searched, tmp_path: Path) -> None:
+    store, document, _, _ = searched
+    view = view_of(store, "narrow")
+    assert view.goal is not None
+    others = [point for point in view.points if point.trial.candidate_id != document["winner"]["candidate_id"]]
+    assert len({tuple(sorted(point.widths.items())) for point in others}) > 2
+    for point in others:
+        folder = tmp_path / point.trial.candidate_id
+        export_picked(store, view, Picked(point, view.goal, view.config, False, None, "not asked"), folder)
+        assert [check for check in verify_bundle(folder) if not check.ok] == []
+        recipe = load_recipe(folder)
+        assert recipe.to_candidate().id == point.trial.candidate_id
+        assert recipe.to_candidate().for_all == point.for_all

@@ -26,11 +26,14 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, LayerMap]
 def test_sites_are_the_layers_in_the_order_of_the_data(searched: tuple[Store, LayerMap]) -> None:
     _, layers = searched
     sites = sites_of(layers)
-    assert sorted(site.name for site in sites.graph.sites) == sorted(layers.space.by_name)
-    for index, site in enumerate(sites.graph.sites):
+    own = sites.graph.sites[:-2]
+    assert sorted(site.name for site in own) == sorted(layers.space.by_name)
+    for index, site in enumerate(own):
         assert len(site.options) == len(layers.space.by_name[site.name].choices)
         assert all(other < index for other in (site.source, *site.skips))
-    assert sum(site.source < 0 for site in sites.graph.sites) == 1, "one network input"
+    assert sum(site.source < 0 for site in own) == 1, "one network input"
+    assert [(site.name, len(site.options), site.free) for site in sites.graph.sites[-2:]] == [
+        (":calibration", 3, True), (":clipping", 2, True)], "what is chosen for all layers comes last"
 
 
 def test_the_prior_is_what_the_roofline_says_of_the_artifact(searched: tuple[Store, LayerMap]) -> None:

@@ -89,6 +89,7 @@ def dry(simulated: bool) -> dict[str, Any]:
                "+ADD+RSQRT+MUL+SUB", "weights": 4096, "macs": 200_704, "choices": ["float32", "int8"]} for i in (0, 1)]
     document = {
         "schema": 1, "dry_run": True, "model": "net.py:make", "layers": layers, "groups": [],
+        "for_all": {"calibration": ["min_max", "percentile", "mse"], "clipping": ["none", "octav"]},
         "left_out": [], "log10_candidates": 0.6,
         "board": {"name": "sim", "kind": "sim", "runtime": {"name": "litert", "version": "2.3.0"}}, "parameters": 8192,
         "baselines": ["float32"], "seeds": ["int8:weighted"], "measurements": 48, "estimate_s": 38.0,

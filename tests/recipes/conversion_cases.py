@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recipes.compilers.tflite.calibrate import calibrate, load_statistics
+from recipes.compilers.tflite.calibrate import calibrate, clip, load_statistics
 from recipes.compilers.tflite.compare import Difference, first_difference, worst_output
 from recipes.compilers.tflite.convert import convert
 from recipes.compilers.tflite.graph import read_graph
@@ -25,6 +25,7 @@ from recipes.models.source import Reference
 from recipes.ports import Ports
 from recipes.target import Target
 from search.candidate import Candidate
+from search.space import Calibration
 
 Arrays = dict[str, NDArray[Any]]
 TARGET = Target("x86_64", "litert", "2.3.0")
@@ -287,12 +288,16 @@ def executed(model: bytes, ports: Ports, inputs: Arrays) -> tuple[NDArray[Any], 
 
 def mixes(name: str, count: int) -> int:
     """Quantise random candidates and run each; return how many there were. Raises what is infeasible."""
-    made = case(name)
-    quantiser = Quantiser(made.model, load_statistics(calibrate(made.model, made.ports, made.inputs)), made.layers)
-    rng = np.random.default_rng(1)
+    made, rng = case(name), np.random.default_rng(1)
+    space, plain = made.layers.space, calibrate(made.model, made.ports, made.inputs)
+    statistics = {Calibration.MIN_MAX: plain, **clip(made.model, made.ports, made.inputs, plain)}
+    quantisers = {method: Quantiser(made.model, load_statistics(data), made.layers)
+                  for method, data in statistics.items()}
     for _ in range(count):
-        chosen = {layer.name: layer.choices[rng.integers(len(layer.choices))] for layer in made.layers.space.layers}
-        executed(quantiser.quantise(Candidate.of(made.layers.space, chosen)), made.ports, made.inputs)
+        chosen = {layer.name: layer.choices[rng.integers(len(layer.choices))] for layer in space.layers}
+        candidate = Candidate.of(space, chosen, calibration=space.calibrations[rng.integers(len(space.calibrations))],
+                                 clipping=space.clippings[rng.integers(len(space.clippings))])
+        executed(quantisers[candidate.calibration].quantise(candidate), made.ports, made.inputs)
     return count
 
 

@@ -49,12 +49,12 @@ from recipes.bundle.verify import MODEL_FROM_CANDIDATE, MODEL_FROM_RULES, RULES_
 from recipes.ports import Ports
 from recipes.target import Target
 from search.candidate import Candidate, Recovery
-from search.space import LayerConfig
+from search.space import Calibration, Clipping, LayerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 EVERY_FILE = (*FILES, "recipe.yaml", "README.md", "SHA256SUMS")
 REBUILDS = {RULES_FROM_CANDIDATE, MODEL_FROM_CANDIDATE, MODEL_FROM_RULES}
-CASES = ("mixed", "int8", "transformer", "pair", "float32")
+CASES = ("mixed", "int8", "transformer", "pair", "float32", "clipped")
 TARGET = Target("x86_64", "litert", version("ai-edge-litert"), ("avx2",))
 
 
@@ -82,7 +82,7 @@ def make_cases() -> dict[str, Case]:
     import torch
 
     from recipes.compilers.tflite.build import quantised_ports
-    from recipes.compilers.tflite.calibrate import calibrate, load_statistics
+    from recipes.compilers.tflite.calibrate import calibrate, clip, load_statistics
     from recipes.compilers.tflite.convert import convert
     from recipes.compilers.tflite.graph import read_graph
     from recipes.compilers.tflite.layers import map_layers
@@ -108,7 +108,8 @@ def make_cases() -> dict[str, Case]:
         model, ports = convert(Network(network), {n: a[:1] for n, a in inputs.items()}, positional)
         return model, ports, calibrate(model, ports, inputs)
 
-    def built(float_model: bytes, ports: Ports, statistics: bytes, recipe: str | int, io: str = "float") -> Case:
+    def built(float_model: bytes, ports: Ports, statistics: bytes, recipe: str | int, io: str = "float",
+              clipping: Clipping = Clipping.NONE, calibration: Calibration = Calibration.MIN_MAX) -> Case:
         layers = map_layers(read_graph(float_model), TARGET)
         if isinstance(recipe, int):
             rng = np.random.default_rng(recipe)
@@ -117,7 +118,7 @@ def make_cases() -> dict[str, Case]:
         else:
             named = uniform(layers.space, recipe, 1)
             assert not isinstance(named, str)
-            candidate = named.candidate
+            candidate = replace(named.candidate, clipping=clipping, calibration=calibration)
         model = Quantiser(float_model, load_statistics(statistics), layers).quantise(candidate, io)
         return Case(io, model, float_model, statistics, quantiser_recipe(layers, candidate, io),
                     quantised_ports(ports, model) if io == "int8" else ports, candidate)
@@ -128,6 +129,8 @@ def make_cases() -> dict[str, Case]:
     two = {"image": rng.random((16, 3, 8, 8), np.float32), "facts": rng.random((16, 5), np.float32)}
     return {"mixed": built(*residual, 1), "int8": built(*residual, "int8", "int8"),
             "float32": built(*residual, "float32"),
+            "clipped": built(residual[0], residual[1], clip(residual[0], residual[1], images, residual[2])[
+                Calibration.MSE], "int4", "float", Clipping.OCTAV, Calibration.MSE),
             "transformer": built(*prepared(networks.transformer(), images, positional=True), 2),
             "pair": built(*prepared(Pair(), two, positional=False), 3, "int8")}
 
@@ -502,11 +505,14 @@ class TestDocument:
         assert load_recipe(tmp_path / "cut") == load_recipe(bundle)
 
     @pytest.mark.parametrize(("old", "new", "message"), [
-        ("schema: 2", "schema: 3", r"schema 3 is newer than this program reads \(up to 2\); upgrade hil-orchestrator"),
-        ("schema: 2", "schema: 0", "schema: expected 1 or 2, got 0"),
-        ("schema: 2", "schema: true", "schema: expected 1 or 2, got True"),
-        ("schema: 2\n", "", "the key 'schema' is missing"),
-        ("schema: 2", "schema: 1", r"candidate\.widths, candidate\.recovery: unknown key in schema 1"),
+        ("schema: 3", "schema: 4", r"schema 4 is newer than this program reads \(up to 3\); upgrade hil-orchestrator"),
+        ("schema: 3", "schema: 0", "schema: expected 1, 2 or 3, got 0"),
+        ("schema: 3", "schema: true", "schema: expected 1, 2 or 3, got True"),
+        ("schema: 3\n", "", "the key 'schema' is missing"),
+        ("schema: 3", "schema: 2", r"candidate\.calibration, candidate\.clipping: unknown key in schema 2"),
+        ("schema: 3", "schema: 1", r"candidate\.widths, candidate\.recovery, prune_criterion: unknown key in schema 1"),
+        ("  calibration: min_max", "  calibration: kl", "candidate.calibration: input should be 'min_max', 'perc"),
+        ("  clipping: none", "  clipping: octav", r"candidate\.id: the rest of it gives .* changed by hand"),
         ("  recovery: none", "  recovery: magic", "candidate.recovery: input should be 'none' or 'reconstruct', got"),
         ("prune_criterion: null", "prune_criterion: luck", "prune_criterion: input should be 'obs', 'magnitude', "),
         ("  widths: {}", "  widths: {stem: 8}", r"candidate\.id: the rest of it gives .* changed by hand"),
@@ -526,9 +532,9 @@ class TestDocument:
         ("  calibration.json:", "  other.json:", r"files\.other\.json: input should be 'model\.tflite'"),
         ("  threads: 1", "  threads: 2", r"candidate\.id: the rest of it gives .* changed by hand"),
         ("static_w8a8", "static_w9a8", r"candidate\.layers\..*: no layer configuration is called 'static_w9a8'"),
-        ("schema: 2", "schema: 2\n2026-01-01: x", "not plain keys and values"),
-        ("schema: 2", "schema: [2", "not valid YAML"),
-        ("schema: 2", "\x00", "not valid YAML"),
+        ("schema: 3", "schema: 3\n2026-01-01: x", "not plain keys and values"),
+        ("schema: 3", "schema: [3", "not valid YAML"),
+        ("schema: 3", "\x00", "not valid YAML"),
     ])
     def test_says_what_is_wrong(self, bundle: Path, old: str, new: str, message: str) -> None:
         path = bundle / "recipe.yaml"
@@ -541,14 +547,20 @@ class TestDocument:
         with pytest.raises(BundleError):
             verify_bundle(bundle)
 
-    def test_a_bundle_of_schema_1_is_read_and_verified(self, bundle: Path) -> None:
+    @pytest.mark.parametrize(("schema", "unknown"), [
+        (1, ("  widths: {}\n", "  recovery: none\n", "prune_criterion: null\n", "  calibration: min_max\n",
+             "  clipping: none\n")),
+        (2, ("  calibration: min_max\n", "  clipping: none\n")),
+    ])
+    def test_a_bundle_of_an_earlier_schema_is_read_and_verified(self, bundle: Path, schema: int,
+                                                                unknown: tuple[str, ...]) -> None:
         path, sums, now = bundle / "recipe.yaml", bundle / "SHA256SUMS", load_recipe(bundle)
         text = path.read_text()
-        for new in ("  widths: {}\n", "  recovery: none\n", "prune_criterion: null\n"):
+        for new in unknown:
             assert text.count(new) == 1
             text = text.replace(new, "")
         written = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.write_text(text.replace("schema: 2", "schema: 1", 1))
+        path.write_text(text.replace("schema: 3", f"schema: {schema}", 1))
         sums.write_text(sums.read_text().replace(written, hashlib.sha256(path.read_bytes()).hexdigest()))
         assert load_recipe(bundle) == now
         assert failed(bundle) == set()

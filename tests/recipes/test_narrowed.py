@@ -114,8 +114,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, pool: ProcessPoolExecutor) ->
     blobs = BlobStore(folder / "blobs")
     layers = with_groups(map_layers(read_graph(blobs.path(prepared.float_model)), TARGET),
                          Plan.from_bytes(blobs.path(prepared.plan).read_bytes())).layers
-    inputs = BuildInputs(folder / "blobs", prepared.float_model, prepared.statistics, prepared.ports, TARGET, "float",
-                         prepared.pruning)
+    inputs = BuildInputs(folder / "blobs", prepared.float_model, prepared.statistics, prepared.ports,
+                         prepared.splits["calibration"], TARGET, "float", prepared.pruning)
     return Made(folder, prepared, layers, inputs)
 
 

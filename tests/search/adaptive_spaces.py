@@ -13,7 +13,7 @@ from search.candidate import Candidate
 from search.goal import Goal
 from search.oracle import Estimate
 from search.proposers.graph import GraphProposer
-from search.sites import Sites
+from search.sites import Sites, sites_for_all
 from search.space import LayerConfig, Scheme, SearchSpace
 from tests.search.spaces import SHARE, AdditiveBoard
 
@@ -57,11 +57,11 @@ def every(graph: Graph) -> Ints:
 
 
 def chain(space: SearchSpace) -> Graph:
-    """Return a space's layers, one after the other."""
-    return Graph(tuple(
+    """Return a space's layers, one after the other, and what is chosen for all of them."""
+    return Graph((*(
         Site(layer.name, layer.kind, tuple(
             Option(c.label, "i" if c.scheme is Scheme.STATIC else "f", (c.label,)) for c in layer.choices), index - 1)
-        for index, layer in enumerate(space.layers)))
+        for index, layer in enumerate(space.layers)), *sites_for_all(space)))
 
 
 def flat_prior(space: SearchSpace, sites: Graph) -> Tables:

@@ -8,7 +8,14 @@ from search.candidate import Candidate
 from search.goal import Goal
 from search.proposers.base import Proposer
 from search.space import SearchSpace
-from tests.search.spaces import AdditiveBoard, mixed_space, small_space, wide_space
+from tests.search.spaces import (
+    AdditiveBoard,
+    calibrated_space,
+    every_candidate,
+    mixed_space,
+    small_space,
+    wide_space,
+)
 
 BUDGET = Goal("top1", latency_budget_s=0.0014)
 """float32 on `wide_space` needs 1.9 ms, static int8 0.95 ms."""
@@ -34,6 +41,14 @@ class ProposerContract(ABC):
         proposer = self.make(small_space(), BUDGET)
         found = self.drive(proposer, small_space(), 1000)
         assert len(found) == len({c.id for c in found}) == 18
+        assert proposer.propose() is None
+
+    def test_choices_for_all_layers_are_candidates_only_where_they_change_one(self) -> None:
+        space = calibrated_space(small_space())
+        proposer = self.make(space, BUDGET)
+        found = self.drive(proposer, space, 1000)
+        assert len(found) == len(set(found)) == len({c.id for c in found})
+        assert set(found) == every_candidate(space)
         assert proposer.propose() is None
 
     def test_exhausts_a_space_in_which_nothing_works(self) -> None:

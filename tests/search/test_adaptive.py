@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.adaptive.graph import Graph, Option, Site, Tables
+from search.adaptive.graph import Floats, Graph, Ints, Option, Site, Tables
 from search.adaptive.judge import LEAST_PROBABILITY, Aim, Judge
 from search.adaptive.latency import LatencyModel, Profile, Reading
 from search.adaptive.memory import key_of
@@ -16,11 +16,13 @@ from search.adaptive.quality import measure_sensitivity
 from search.adaptive.solver import solve
 from search.candidate import Candidate
 from search.goal import Goal
+from search.proposers.adaptive import AdaptiveSearcher
 from search.proposers.graph import GraphProposer
 from search.space import SearchSpace
 from tests.search.adaptive_spaces import (
     chain,
     every,
+    flat_prior,
     losses,
     proposer,
     random_graph,
@@ -28,7 +30,7 @@ from tests.search.adaptive_spaces import (
     totals,
 )
 from tests.search.proposer_contract import BUDGET
-from tests.search.spaces import INT8, AdditiveBoard, mixed_space, wide_space
+from tests.search.spaces import INT8, AdditiveBoard, calibrated_space, mixed_space, wide_space
 from tests.search.tasks import Bench, leveled
 
 OPTION = Option("float", "f", ("float",))
@@ -214,6 +216,44 @@ def prior_sites(own: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
                      for s, cost in enumerate(own)])
 
 
+def read_on(boards: dict[str, float], bench: Bench, count: int, named: bool, seed: int = 0) -> LatencyModel:
+    """Return a model after readings on boards that are so much slower than the average one, by turns."""
+    rng, model = np.random.default_rng(seed), LatencyModel(bench.seconds)
+    for number in range(count):
+        config = np.array([rng.integers(len(site.options)) for site in bench.graph.sites])
+        board, bias = list(boards.items())[number % len(boards)]
+        latency_s = bench.latency_s(config) * (1 + bias) * (1 + 0.004 * rng.normal())
+        model.readings.append(Reading(tuple(int(o) for o in config), latency_s, board=board if named else ""))
+    return model
+
+
+def off(model: LatencyModel, bench: Bench, seed: int = 9) -> Floats:
+    """Return relative errors of predictions for the average board, on other configurations."""
+    rng = np.random.default_rng(seed)
+    configs = np.array([[rng.integers(len(site.options)) for site in bench.graph.sites] for _ in range(60)])
+    truth = np.array([bench.latency_s(config) for config in configs])
+    found: Floats = np.abs(model.posterior().predict(configs)[0] / truth - 1)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_board_is_slower_than_others_is_not_taken_for_the_configurations(seed: int) -> None:
+    bench, boards = Bench.by_chance(leveled(5), seed), {"pi-a": 0.05, "pi-b": -0.05}
+    apart, mixed = (read_on(boards, bench, 16, named, seed) for named in (True, False))
+    assert float(np.median(off(apart, bench))) < 0.01
+    assert float(np.median(off(apart, bench))) < 0.6 * float(np.median(off(mixed, bench)))
+    assert apart.posterior().noise < mixed.posterior().noise
+    spread = apart.posterior().mean[-2:]
+    assert spread[0] > 0.02 > -0.02 > spread[1], "by name: pi-a is slow, pi-b is fast"
+
+
+def test_the_bias_of_a_single_board_is_the_speed_of_its_kind() -> None:
+    bench = Bench.by_chance(leveled(4))
+    named, nameless = (read_on({"pi-a": 0.2}, bench, 10, named) for named in (True, False))
+    config = np.zeros((1, 4), np.int64)
+    assert np.array_equal(named.posterior().predict(config), nameless.posterior().predict(config))
+
+
 # What is worth measuring
 
 
@@ -351,3 +391,104 @@ def test_every_legal_configuration_is_listed_once(seed: int) -> None:
     listed = [tuple(int(o) for o in config) for config in graph.every()]
     assert len(listed) == len(set(listed))
     assert set(listed) == {tuple(int(o) for o in config) for config in every(graph)}
+
+
+def test_no_measurement_is_spent_on_a_twin_while_something_may_bring_more() -> None:
+    bench = Bench.by_chance(leveled(4))
+    told, twin, better = np.array([1, 1, 1, 1]), np.array([1, 1, 1, 2]), np.array([2, 1, 1, 0])
+    model = LatencyModel(bench.seconds)
+    model.readings.append(Reading(tuple(int(o) for o in told), bench.latency_s(told)))
+    accuracy = {key_of(told): 0.90, key_of(twin): 0.9004, key_of(better): 0.9021}
+    posterior = model.posterior()
+    times, spread = posterior.predict(np.array([told, twin, better]))
+    budget_s = float(max(times[:2]) + 3 * max(spread[:2]))
+    pool = np.array([twin, better])
+
+    def chosen(margin: float, more: float) -> Ints:
+        known = {**accuracy, key_of(better): 0.90 + more}
+        judge = Judge(posterior, Aim.ACCURATE, budget_s, known, told[None], margin)
+        assert judge.probability(twin[None])[0] > 0.9
+        return judge.choose(pool)
+
+    sure = float(Judge(posterior, Aim.ACCURATE, budget_s, accuracy, told[None]).probability(better[None])[0])
+    assert sure >= LEAST_PROBABILITY
+    assert np.array_equal(chosen(0.0, 0.0001), twin)
+    assert np.array_equal(chosen(0.0005, 0.0008), better), "the twin's gain is none"
+    assert np.array_equal(chosen(0.0005, 0.0003), twin), "the most accurate where nothing is a gain"
+
+
+def test_a_reading_surprises_where_it_is_slower_than_the_model_can_believe() -> None:
+    space = wide_space()
+    asked, board = proposer(space, BUDGET, "random"), AdditiveBoard(space)
+    false = 0
+    for number in range(16):
+        candidate = asked.propose()
+        assert candidate is not None
+        evidence = board.evidence(candidate)
+        false += asked.surprising(candidate, evidence.latency_s)
+        assert not asked.surprising(candidate, 0.5 * evidence.latency_s), "what is fast is no interference"
+        if number >= 8:
+            assert asked.surprising(candidate, 1.4 * evidence.latency_s)
+        asked.tell(candidate, evidence)
+    assert false <= 2
+
+
+def test_nothing_surprises_while_little_is_known() -> None:
+    space = wide_space()
+    asked, board = proposer(space, BUDGET, "adaptive"), AdditiveBoard(space)
+    for number in range(3):
+        candidate = asked.propose()
+        assert candidate is not None
+        evidence = board.evidence(candidate)
+        assert not asked.surprising(candidate, 100 * evidence.latency_s), number
+        asked.tell(candidate, evidence)
+
+
+def test_a_latency_that_was_read_twice_is_no_spike() -> None:
+    bench = Bench.by_chance(leveled(4))
+    searcher = AdaptiveSearcher(bench.task())
+    for config, repeated in ((np.array([0, 0, 0, 0]), False), (np.array([1, 1, 1, 1]), True)):
+        searcher.tell(config, bench.latency_s(config), 0.9, {}, repeated)
+    assert [reading.confirmed for reading in searcher.engine.model.readings] == [False, True]
+
+
+# What is chosen for all layers together
+
+
+def test_what_is_chosen_for_all_layers_costs_no_time_and_is_not_measured_twice() -> None:
+    space = calibrated_space(mixed_space())
+    sites = chain(space)
+    model = LatencyModel(flat_prior(space, sites))
+    rng = np.random.default_rng(0)
+    readings = [np.array([rng.integers(len(site.options)) for site in sites.sites]) for _ in range(8)]
+    for number, config in enumerate(readings):
+        model.readings.append(Reading(tuple(int(o) for o in config), 1e-3 * (1 + number / 20)))
+    asked = np.array([[*config[:len(space.layers)], calibration, clipping] for config in readings[:2]
+                      for calibration in range(3) for clipping in range(2)], np.int64)
+    mean, deviation = model.posterior().predict(asked)
+    for values in (mean, deviation):
+        assert values[:6] == pytest.approx(values[0])
+        assert values[6:] == pytest.approx(values[6])
+    tables = model.posterior().tables()
+    assert not tables.sites[len(space.layers):].any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_calibration_and_clipping_are_found(seed: int) -> None:
+    space = calibrated_space(wide_space())
+    asked, board = proposer(space, BUDGET, "adaptive", seed), AdditiveBoard(space)
+    best: tuple[float, Candidate] | None = None
+    for _ in range(8):
+        candidate = asked.propose()
+        assert candidate is not None
+        evidence = board.evidence(candidate)
+        asked.tell(candidate, evidence)
+        if BUDGET.feasible(evidence) and (best is None or evidence.metrics["top1"] > best[0]):
+            best = evidence.metrics["top1"], candidate
+    assert best is not None
+    assert best[1].for_all == {"calibration": "mse", "clipping": "octav"}
+
+
+def test_a_choice_for_all_reads_nothing() -> None:
+    with pytest.raises(ValueError, match="'x' is free: it reads no other site"):
+        Graph((Site("a", "conv", (OPTION,)), Site("x", "x", (OPTION,), source=0, free=True)))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from search.candidate import Candidate
-from search.space import FLOAT32, LayerConfig, SearchSpace
-from tests.search.spaces import FP16, INT4, INT8, mixed_space, small_space
+from search.space import FLOAT32, Calibration, Clipping, LayerConfig, SearchSpace
+from tests.search.spaces import DYNAMIC, FP16, INT4, INT8, WEIGHT_ONLY, calibrated_space, mixed_space, small_space
 
 
 def draw(space: SearchSpace, rng: np.random.Generator, threads: int = 1) -> Candidate:
@@ -81,3 +81,37 @@ def test_reading_checks_against_the_space() -> None:
                             ({"threads": 0}, "threads: expected at least 1, got 0")):
         with pytest.raises(ValueError, match=message):
             Candidate.from_json(small_space(), json.dumps({**stored, **change}))
+
+
+def test_choices_for_all_layers_are_part_of_the_identity() -> None:
+    space = calibrated_space(small_space())
+    configs = {"l0": INT8, "l1": FLOAT32, "l2": FLOAT32}
+    plain = Candidate.of(space, configs)
+    assert plain.id == Candidate.of(small_space(), configs).id
+    chosen = Candidate.of(space, configs, calibration=Calibration.MSE, clipping=Clipping.OCTAV)
+    assert chosen.canonical == plain.canonical.replace(
+        '"compiler"', '"calibration":"mse","clipping":"octav","compiler"')
+    assert Candidate.from_json(space, chosen.canonical) == chosen
+    assert chosen.for_all == {"calibration": "mse", "clipping": "octav"}
+    with pytest.raises(ValueError, match="calibration: mse is not legal; legal: min_max"):
+        Candidate.from_json(small_space(), chosen.canonical)
+    with pytest.raises(ValueError, match="clipping: octav is not legal; legal: none"):
+        Candidate.of(small_space(), configs, clipping=Clipping.OCTAV)
+
+
+@pytest.mark.parametrize(("config", "kept"), [
+    (FLOAT32, {}), (FP16, {}), (DYNAMIC, {"clipping": "octav"}), (WEIGHT_ONLY, {"clipping": "octav"}),
+    (INT8, {"calibration": "percentile", "clipping": "octav"}),
+])
+def test_choices_that_change_nothing_are_as_by_default(config: LayerConfig, kept: dict[str, str]) -> None:
+    space = calibrated_space(mixed_space())
+    configs = {layer.name: FLOAT32 for layer in space.layers} | {"stem": config}
+    found = Candidate.of(space, configs, calibration=Calibration.PERCENTILE, clipping=Clipping.OCTAV)
+    assert found.for_all == kept
+
+
+def test_layers_without_weights_have_nothing_to_clip() -> None:
+    space = calibrated_space(mixed_space())
+    configs = {layer.name: FLOAT32 for layer in space.layers} | {"soft": INT8}
+    found = Candidate.of(space, configs, calibration=Calibration.PERCENTILE, clipping=Clipping.OCTAV)
+    assert found.for_all == {"calibration": "percentile"}

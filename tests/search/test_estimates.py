@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
 
-from search.adaptive.engine import BUILDS
+from search.adaptive.engine import PROMOTIONS
 from search.adaptive.graph import Floats, Ints
-from search.adaptive.memory import Memory, News, key_of
+from search.adaptive.memory import SHRUNK, Memory, News, key_of
 from search.baselines.task import Task
 from search.proposers.adaptive import AdaptiveSearcher
 from tests.search.tasks import Bench, leveled
@@ -29,7 +30,7 @@ class Hopeful:
         return self.bench.accuracy(configs)
 
     def task(self, exact: bool = True) -> Task:
-        return replace(self.bench.task(), accuracy=self.estimate, exact=self.exact if exact else None)
+        return replace(self.bench.task(), accuracy=self.estimate, dearer=(self.exact,) if exact else ())
 
 
 def test_what_is_measured_is_what_is_best_when_built() -> None:
@@ -50,7 +51,7 @@ def test_few_are_built_for_one_proposal() -> None:
         before = len(host.built)
         config = searcher.propose()
         assert config is not None
-        assert len(host.built) - before <= BUILDS
+        assert len(host.built) - before <= PROMOTIONS
         host.bench.answer(searcher, config)
 
 
@@ -59,9 +60,59 @@ def test_notes_say_what_was_built() -> None:
     memory = Memory(graph, np.zeros(3, np.int64))
     configs = np.array([[0, 1, 2], [2, 1, 0]])
     memory.note_accuracy(configs, np.array([0.8, np.nan]))
-    memory.note_accuracy(configs[:1], np.array([0.7]), exact=True)
+    memory.note_accuracy(configs[:1], np.array([0.7]), level=1)
     again = Memory(graph, np.zeros(3, np.int64))
     again.learn(News.from_json(memory.news().to_json()))
-    assert again.exact == {key_of(configs[0])}
+    assert [again.level(key_of(config)) for config in (*configs, np.zeros(3, np.int64))] == [1, 0, -1]
+    assert str(again.levels) == str(memory.levels), "NaN is no equal of itself"
     assert again.accuracy[key_of(configs[0])] == 0.7, "the built one counts"
     assert np.isnan(again.accuracy[key_of(configs[1])])
+
+
+@dataclass
+class Trained:
+    """A host with three levels: rated, built, and trained, which gives back what a site's fourth option loses."""
+
+    bench: Bench
+    asked: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def at(self, level: int, configs: Ints) -> Floats:
+        self.asked += [(level, key_of(config)) for config in configs]
+        lost = 0.1 * (configs == 3).sum(1)
+        found: Floats = self.bench.accuracy(configs) - (lost if level < 2 else 0.0)
+        return found
+
+    def task(self) -> Task:
+        return replace(self.bench.task(), accuracy=lambda c: self.at(0, c),
+                       dearer=(lambda c: self.at(1, c), lambda c: self.at(2, c)))
+
+
+def test_what_is_measured_was_promoted_through_every_level() -> None:
+    host = Trained(Bench.by_chance(leveled(4, levels=2)))
+    searcher = AdaptiveSearcher(host.task())
+    told = [config for config, _ in host.bench.told]
+    for _ in range(6):
+        config = searcher.propose()
+        assert config is not None
+        memory, key = searcher.engine.memory, key_of(config)
+        assert len(host.asked) == len(set(host.asked)), "no level is computed twice"
+        if memory.level(key) == 2:
+            assert [level for level, asked in host.asked if asked == key] == [0, 1, 2], "cheapest first"
+            assert memory.accuracy[key] == memory.levels[key][2], "the highest level counts"
+        host.bench.answer(searcher, config)
+        told.append(config)
+    assert sum(memory.level(key_of(config)) == 2 for config in told) == len(told)
+
+
+def test_what_training_adds_is_expected_of_the_others_too() -> None:
+    memory = Memory(leveled(3), np.zeros(3, np.int64))
+    configs = np.array([[n, 0, 0] for n in range(4)] + [[n, 1, 0] for n in range(4)])
+    memory.note_accuracy(configs, np.full(8, 0.8))
+    memory.note_accuracy(configs[:4], np.full(4, 0.84), level=1)
+    believed = memory.believed()
+    assert believed[key_of(configs[0])] == 0.84
+    assert believed[key_of(configs[5])] == pytest.approx(0.8 + 0.04 * 4 / (4 + SHRUNK))
+    worse = Memory(leveled(3), np.zeros(3, np.int64))
+    worse.note_accuracy(configs, np.full(8, 0.8))
+    worse.note_accuracy(configs[:4], np.full(4, 0.7), level=1)
+    assert worse.believed()[key_of(configs[5])] == 0.8, "it was picked for being high"

@@ -100,6 +100,22 @@ def test_ask_and_tell_proposes_for_several_boards_at_once() -> None:
     assert len(set(chosen(study))) == 12
 
 
+def test_which_board_measured_is_kept_with_the_study() -> None:
+    sampler = make()
+    study = optuna.create_study(sampler=sampler, direction="maximize")
+    for number in range(8):
+        trial = study.ask()
+        choice = sampler.choice(trial)
+        board, bias = (("pi-a", 1.05), ("pi-b", 0.95))[number % 2]
+        sampler.report(trial, latency_s(choice) * bias, board=board)
+        study.tell(trial, accuracy(choice))
+    copy = optuna.create_study(direction="maximize")
+    copy.add_trials(study.trials)
+    model = make().engine(copy).model
+    assert [reading.board for reading in model.readings] == ["pi-a", "pi-b"] * 4
+    assert model.posterior().mean[-2] > 0.02 > -0.02 > model.posterior().mean[-1]
+
+
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(st.integers(0, 1000), st.integers(1, 6))
 def test_a_study_that_is_loaded_again_proposes_the_same(seed: int, trials: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from search.space import BITS, FLOAT32, Granularity, Layer, LayerConfig, Scheme, SearchSpace
-from tests.search.spaces import ALL, DYNAMIC, FP16, INT4, INT8, WEIGHT_ONLY, mixed_space, small_space
+from tests.search.spaces import ALL, DYNAMIC, FP16, INT4, INT8, WEIGHT_ONLY, calibrated_space, mixed_space, small_space
 
 
 def every_config() -> Iterator[LayerConfig]:
@@ -101,3 +103,11 @@ def test_a_name_stands_for_one_layer() -> None:
 def test_the_size_of_a_space() -> None:
     assert small_space().log10_size == pytest.approx(math.log10(18))
     assert mixed_space().log10_size == pytest.approx(math.log10(6 * 5 * 2 * 2 * 6))
+    assert calibrated_space(small_space()).log10_size == pytest.approx(math.log10(18 * 3 * 2))
+
+
+def test_a_space_offers_one_calibration_at_least() -> None:
+    nothings: list[dict[str, Any]] = [{"calibrations": ()}, {"clippings": ()}]
+    for nothing in nothings:
+        with pytest.raises(ValueError, match="at least one way of calibration and one of clipping"):
+            replace(small_space(), **nothing)

@@ -30,6 +30,9 @@ class Scripted:
     def propose(self) -> Candidate | None:
         return None
 
+    def surprising(self, candidate: Candidate, latency_s: float) -> bool:
+        return False
+
     def tell(self, candidate: Candidate, evidence: Evidence | None) -> None:
         """Nothing."""
 

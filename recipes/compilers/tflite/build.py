@@ -8,17 +8,19 @@ from pathlib import Path
 
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
-from recipes.compilers.tflite.calibrate import load_statistics
+from recipes.compilers.tflite.calibrate import clip, load_statistics
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import LayerMap, map_layers
 from recipes.compilers.tflite.narrowed import FloatModel, Narrowed, narrowed_model
 from recipes.compilers.tflite.quantise import Quantiser
 from recipes.compress.planning import PruneInputs
+from recipes.models.dataset import Split
 from recipes.ports import Ports, PortSpec
-from recipes.steps import Step
+from recipes.steps import Step, run_step
 from recipes.target import Target
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
+from search.space import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class BuildInputs:
     """Blob."""
     ports: Ports
     """Of the float model."""
+    calibration: str
+    """Blob of the calibration inputs."""
     target: Target
     io: str = "float"
     pruning: PruneInputs | None = None
@@ -60,7 +64,7 @@ def build(inputs: BuildInputs, candidate: Candidate) -> Built:
         InfeasibleCandidate: it cannot be built as it was asked for.
         ModelError: the user's network is not the one that the study began with.
     """
-    made = _float_model(inputs, candidate)
+    made = _calibrated(inputs, _float_model(inputs, candidate), candidate.calibration)
     quantiser = _quantiser(inputs.blob_folder, made.float_model, inputs.target)
     if candidate.widths:
         _check_layers(quantiser.layers, candidate)
@@ -77,6 +81,24 @@ def _float_model(inputs: BuildInputs, candidate: Candidate) -> Narrowed:
         raise ValueError(f"candidate {candidate.id} is narrowed, but this study does not prune; its inputs lack the "
                          "network and the plan")
     return narrowed_model(inputs.blob_folder, inputs.pruning, candidate)
+
+
+def _calibrated(inputs: BuildInputs, found: Narrowed, method: Calibration) -> Narrowed:
+    """Give a float model the statistics of another method of calibration; once for all candidates of its widths."""
+    if method is Calibration.MIN_MAX:
+        return found
+    blobs, made = BlobStore(inputs.blob_folder), found.float_model
+
+    def clipped() -> dict[str, bytes]:
+        model, statistics, split = (blobs.path(blob).read_bytes()
+                                    for blob in (made.model, made.statistics, inputs.calibration))
+        return {method.value: data
+                for method, data in clip(model, made.ports, Split.from_bytes(split).inputs, statistics).items()}
+
+    step = run_step(
+        blobs, "clip", {"model": made.model, "statistics": made.statistics, "calibration": inputs.calibration},
+        ("ai-edge-quantizer", "ai-edge-litert"), clipped)
+    return Narrowed(replace(made, statistics=step.outputs[method.value]), (*found.steps, step))
 
 
 def _check_layers(layers: LayerMap, candidate: Candidate) -> None:
@@ -97,7 +119,7 @@ def _check_layers(layers: LayerMap, candidate: Candidate) -> None:
                                       f"is not legal; legal: {legal}")
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _quantiser(blob_folder: Path, float_model: FloatModel, target: Target) -> Quantiser:
     blobs = BlobStore(blob_folder)
     model = blobs.path(float_model.model).read_bytes()

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recipes.compilers.tflite.graph import read_graph
 from recipes.ports import Array, Ports
+from search.space import Calibration
+
+BINS = 2048
+"""Of a tensor's histogram, between its least and its greatest value."""
+CLIPPED = 1e-4
+"""Share of a tensor's values that the percentile method clips on either side."""
+SHRUNK = np.linspace(0.2, 1.0, 81)
+"""Shares of a tensor's range that the squared error is compared at."""
+STEPS = 255
+"""Of 8-bit activations."""
+
+Ranges = dict[str, dict[str, Array]]
+"""Tensor name -> {min, max}."""
 
 
 def calibrate(model: bytes, ports: Ports, inputs: Mapping[str, Array]) -> bytes:
@@ -26,27 +42,96 @@ def calibrate(model: bytes, ports: Ports, inputs: Mapping[str, Array]) -> bytes:
         inputs: argument name -> array (N, ...) in the PyTorch model's layout.
     """
     from ai_edge_quantizer import calibrator, recipe, recipe_manager
-    from ai_edge_quantizer.utils import calibration_utils, qsv_utils
+    from ai_edge_quantizer.utils import qsv_utils
 
     encoded = {port.name: port.encode(inputs[port.source]) for port in ports.inputs}
-    count = min(len(array) for array in encoded.values())
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(recipe.static_wi8_ai8())
     collector = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     collector.calibrate({None: [{name: array[:1] for name, array in encoded.items()}]}, manager)
-    found = {name: qsv for name, qsv in sorted(collector.get_model_qsvs().items())}
-    rest = {port.position: encoded[port.name][1:count] for port in ports.inputs}
-    for name, (low, high) in _ranges(model, rest, found).items():
-        qsv = found[name]
-        found[name] = {"min": np.minimum(qsv["min"], low), "max": np.maximum(qsv["max"], high)}
-    document = {"model_qsvs": found,
-                "metadata": {"num_samples_calibrated": count, "update": "min_max",
-                             "ai_edge_quantizer": version("ai-edge-quantizer")}}
-    return json.dumps(document, cls=calibration_utils.NumpyEncoder, sort_keys=True).encode()
+    found = {name: dict(qsv) for name, qsv in sorted(collector.get_model_qsvs().items())}
+    for tensors in _run(model, ports, inputs, found, 1):
+        for name, values in tensors.items():
+            found[name] = {"min": np.minimum(found[name]["min"], values.min()),
+                           "max": np.maximum(found[name]["max"], values.max())}
+    return _document(found, Calibration.MIN_MAX, len(next(iter(encoded.values()))))
 
 
-def _ranges(model: bytes, inputs: Mapping[int, Array], names: Collection[str]) -> dict[str, tuple[Array, Array]]:
-    """Return least and greatest value of those named tensors that are computed at run time, over all inputs."""
+def clip(model: bytes, ports: Ports, inputs: Mapping[str, Array], statistics: bytes) -> dict[Calibration, bytes]:
+    """Return the statistics of the methods that clip what is rare, from histograms.
+
+    Args:
+        model: a float .tflite model.
+        ports: of that model.
+        inputs: those that `calibrate` was given.
+        statistics: what it returned.
+    """
+    whole = load_statistics(statistics)
+    histograms: dict[str, Histogram] = {}
+    for tensors in _run(model, ports, inputs, whole, 0):
+        for name, values in tensors.items():
+            if name not in histograms:
+                histograms[name] = Histogram.between(float(whole[name]["min"].min()), float(whole[name]["max"].max()))
+            histograms[name].add(values)
+    count = len(next(iter(inputs.values())))
+    return {method: _document({**whole, **{name: _as_wide(whole[name], *ranged(histogram))
+                                           for name, histogram in histograms.items()}}, method, count)
+            for method, ranged in ((Calibration.PERCENTILE, Histogram.percentile), (Calibration.MSE, Histogram.mse))}
+
+
+def load_statistics(data: bytes) -> Ranges:
+    """Read `calibrate`'s bytes back: tensor name -> {min, max}, as the quantiser's own loader does."""
+    document = json.loads(data)
+    return {name: {key: np.array(value) for key, value in qsv.items()}
+            for name, qsv in document["model_qsvs"].items()}
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often values occur: zero is always within the range, for integers must be able to say it."""
+
+    low: float
+    high: float
+    counts: NDArray[np.float64]
+    """(BINS,)."""
+
+    @classmethod
+    def between(cls, low: float, high: float) -> Histogram:
+        return cls(min(low, 0.0), max(high, 0.0), np.zeros(BINS))
+
+    def add(self, values: Array) -> None:
+        if self.high > self.low:
+            self.counts[:] += np.histogram(values, BINS, (self.low, self.high))[0]
+
+    def percentile(self) -> tuple[float, float]:
+        """Return the range without the rarest values."""
+        edges, passed = np.linspace(self.low, self.high, BINS + 1), np.cumsum(self.counts)
+        if not passed[-1]:
+            return self.low, self.high
+        first = int(np.searchsorted(passed, CLIPPED * passed[-1]))
+        last = int(np.searchsorted(passed, (1 - CLIPPED) * passed[-1]))
+        return min(float(edges[first]), 0.0), max(float(edges[min(last, BINS - 1) + 1]), 0.0)
+
+    def mse(self) -> tuple[float, float]:
+        """Return the range with the least squared error, both ends shrunk alike."""
+        edges = np.linspace(self.low, self.high, BINS + 1)
+        middle = (edges[1:] + edges[:-1]) / 2
+
+        def error(share: float) -> float:
+            step = share * (self.high - self.low) / STEPS
+            least = np.round(share * self.low / step)
+            kept = (np.clip(np.round(middle / step), least, least + STEPS)) * step
+            return float(self.counts @ (kept - middle) ** 2)
+
+        if not self.counts.any():
+            return self.low, self.high
+        best = min(SHRUNK[::-1], key=error)
+        return float(best * self.low), float(best * self.high)
+
+
+def _run(model: bytes, ports: Ports, inputs: Mapping[str, Array], names: Collection[str],
+         first: int) -> Iterator[dict[str, Array]]:
+    """Yield the values of those named tensors that are computed at run time, input by input from the first one."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
@@ -54,21 +139,22 @@ def _ranges(model: bytes, inputs: Mapping[int, Array], names: Collection[str]) -
     graph, places = read_graph(model), interpreter.get_input_details()
     watched = {tensor.name: index for index, tensor in enumerate(graph.tensors)
                if tensor.name in names and not graph.is_constant(index)}
-    found: dict[str, tuple[Array, Array]] = {}
-    for example in range(min(map(len, inputs.values()))):
-        for position, array in inputs.items():
+    encoded = {port.position: port.encode(inputs[port.source]) for port in ports.inputs}
+    for example in range(first, min(map(len, encoded.values()))):
+        for position, array in encoded.items():
             interpreter.set_tensor(places[position]["index"], array[example:example + 1])
         interpreter.invoke()
-        for name, index in watched.items():
-            values = interpreter.get_tensor(index)
-            low, high = values.min(), values.max()
-            known = found.get(name, (low, high))
-            found[name] = min(low, known[0]), max(high, known[1])
-    return found
+        yield {name: interpreter.get_tensor(index) for name, index in watched.items()}
 
 
-def load_statistics(data: bytes) -> dict[str, dict[str, Array]]:
-    """Read `calibrate`'s bytes back: tensor name -> {min, max}, as the quantiser's own loader does."""
-    document = json.loads(data)
-    return {name: {key: np.array(value) for key, value in qsv.items()}
-            for name, qsv in document["model_qsvs"].items()}
+def _as_wide(known: Mapping[str, Array], low: float, high: float) -> dict[str, Array]:
+    """Return a range in the shape and type that the quantiser wants."""
+    return {"min": np.full_like(known["min"], low), "max": np.full_like(known["max"], high)}
+
+
+def _document(found: Mapping[str, Mapping[str, Any]], method: Calibration, count: int) -> bytes:
+    from ai_edge_quantizer.utils import calibration_utils
+
+    document = {"model_qsvs": found, "metadata": {"num_samples_calibrated": count, "update": method.value,
+                                                  "ai_edge_quantizer": version("ai-edge-quantizer")}}
+    return json.dumps(document, cls=calibration_utils.NumpyEncoder, sort_keys=True).encode()

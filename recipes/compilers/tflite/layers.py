@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from recipes.compilers.tflite.graph import Graph, Operator
-from recipes.compilers.tflite.legal import ARITHMETIC, FOLLOWERS, WEIGHTED, legal_choices
+from recipes.compilers.tflite.legal import ARITHMETIC, FOLLOWERS, WEIGHTED, legal_choices, legal_for_all
 from recipes.target import Target
 from search.candidate import Candidate
 from search.space import FLOAT32, Layer, LayerConfig, Scheme, SearchSpace
@@ -109,7 +109,7 @@ def map_layers(graph: Graph, target: Target) -> LayerMap:
         raise ValueError("the model has no convolution or linear layer with constant weights: nothing to search")
     if len(layers) > MAX_LAYERS:
         raise ValueError(f"the model has {len(layers)} layers; at most {MAX_LAYERS} can be searched")
-    return LayerMap(graph, SearchSpace("tflite", tuple(layers)),
+    return LayerMap(graph, SearchSpace("tflite", tuple(layers), (), *legal_for_all(layers)),
                     {layer.name: tuple(members[layer.name]) for layer in layers})
 
 

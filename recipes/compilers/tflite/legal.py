@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from search.space import FLOAT32, LayerConfig, Scheme
+from collections.abc import Iterable
+
+from search.space import FLOAT32, Calibration, Clipping, Layer, LayerConfig, Scheme
 
 FP16 = LayerConfig(weight_bits=16)
 WEIGHT_ONLY_8 = LayerConfig(8, 32, Scheme.WEIGHT_ONLY)
@@ -42,6 +44,18 @@ FOLLOWERS = frozenset({
 
 TFLITE_RUNTIME_SAFE = frozenset({FLOAT32, FP16, WEIGHT_ONLY_8, STATIC_8})
 """What tflite-runtime 2.14 computes right; its other paths give NaN, errors or wrong results."""
+
+
+def legal_for_all(layers: Iterable[Layer]) -> tuple[tuple[Calibration, ...], tuple[Clipping, ...]]:
+    """Return the choices for the whole network: calibration of integer activations, clipping of integer weights.
+
+    There is one of each where no layer can have these; the first is what changes nothing.
+    """
+    every = [(layer, choice) for layer in layers for choice in layer.choices]
+    activations = any(choice.scheme is Scheme.STATIC for _, choice in every)
+    weights = any(layer.weights and choice.scheme is not Scheme.FLOAT for layer, choice in every)
+    return (tuple(Calibration) if activations else (Calibration.MIN_MAX,),
+            tuple(Clipping) if weights else (Clipping.NONE,))
 
 
 def legal_choices(kind: str, runtime: str) -> tuple[LayerConfig, ...]:

@@ -11,7 +11,7 @@ from recipes.compilers.tflite.readback import check_asked
 from recipes.ports import Array
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
-from search.space import Granularity, LayerConfig, Scheme
+from search.space import Clipping, Granularity, LayerConfig, Scheme
 
 Recipe = list[dict[str, Any]]
 
@@ -37,14 +37,14 @@ def quantiser_recipe(layers: LayerMap, candidate: Candidate, io: str = "float") 
         op = layers.graph.operators[index]
         scope = ";".join(layers.graph.tensors[t].name for t in op.outputs)
         rules.append({"regex": f"^{re.escape(scope)};?$", "operation": _KINDS.get(op.kind, op.kind),
-                      **_algorithm(config, weightless=not layers.has_weights(op))})
+                      **_algorithm(config, weightless=not layers.has_weights(op), clipping=candidate.clipping)})
     if io == "int8":
         static = _algorithm(LayerConfig(8, 8, Scheme.STATIC), weightless=False)
         rules += [{"regex": ".*", "operation": port, **static} for port in ("INPUT", "OUTPUT")]
     return rules
 
 
-def _algorithm(config: LayerConfig, weightless: bool) -> dict[str, Any]:
+def _algorithm(config: LayerConfig, weightless: bool, clipping: Clipping = Clipping.NONE) -> dict[str, Any]:
     if config.scheme is Scheme.FLOAT:
         return {"algorithm_key": "float_casting",
                 "op_config": {"weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
@@ -58,7 +58,8 @@ def _algorithm(config: LayerConfig, weightless: bool) -> dict[str, Any]:
     if config.scheme is Scheme.STATIC:
         op_config["activation_tensor_config"] = {
             "num_bits": config.activation_bits, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
-    return {"algorithm_key": "min_max_uniform_quantize", "op_config": op_config}
+    octav = clipping is Clipping.OCTAV and not weightless
+    return {"algorithm_key": "OCTAV" if octav else "min_max_uniform_quantize", "op_config": op_config}
 
 
 class Quantiser:
