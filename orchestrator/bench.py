@@ -244,8 +244,12 @@ class Bench:
                 job.artifact, job.golden_inputs, self.settings))
             check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
         except InfeasibleCandidate as error:
-            raise FarmError(f"{self.name} is ill: the reference artifact, which ran before, fails now: {error}; "
-                            f"see 'orchestrator devices check {self.name}'") from error
+            raise self.ill("the reference artifact", error) from error
+
+    def ill(self, what: str, error: InfeasibleCandidate) -> FarmError:
+        """Return the farm's fault: the board fails with what it ran before, and what is no candidate."""
+        return FarmError(f"{self.name} is ill: {what}, which ran before, fails now: {error}; "
+                         f"see 'orchestrator devices check {self.name}'")
 
     def _trying(self, what: str, action: Callable[[BoardRunner], T], *, locked: bool = True,
                 surviving: tuple[type[FarmError], ...] = (), within_s: float | None = None) -> T:

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from device_farm.errors import FarmError
 from orchestrator.bench import Bench
 from orchestrator.loop import Found
 from orchestrator.store.records import Purpose, TrialHistory
@@ -60,8 +59,7 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], anchors: M
                 measurement = bench.measure(member.job(), settings)
             except InfeasibleCandidate as error:
                 if identity in anchors:
-                    raise FarmError(f"{bench.name} is ill: {member.name}, which ran before, fails now: {error}; "
-                                    f"see 'orchestrator devices check {bench.name}'") from error
+                    raise bench.ill(str(member.name), error) from error
                 log.warning("finalist %s fails in the confirmation: %s", identity, error)
                 sessions[identity] = []
                 return

@@ -40,6 +40,8 @@ from search.space import LayerConfig
 
 IGNORING_PRIOR = ("tpe", "nsga2", "gp", "random", "quantune")
 """Samplers that do not ask what an analytic or learned model believes."""
+ANCHORED = 3
+"""Readings of the baseline that a latency budget is a share of: all other latencies are held against it."""
 Tell = Callable[[Found], None]
 
 
@@ -76,7 +78,10 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
         if found.name == "float32" and found.evidence is not None:  # of an earlier controller
             rebuild(loop, found)
             bench.bench.set_reference(found.job())
+    anchor = parse_budget(config.budget).needs if config.budget else None
+    loop.again = lambda found, latencies_s: found.name == anchor and len(latencies_s) < ANCHORED
     loop.run(iter([(n, TrialRole.BASELINE) for n in named]), max(config.measurements, len(named)), learn)
+    loop.again = lambda found, latencies_s: False
     float32 = next((f for f in loop.found.values() if f.name == "float32"), None)
     if float32 is None or float32.evidence is None:
         if float32 is None or float32.infeasible is None:
@@ -156,6 +161,8 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell, inter
                 return
             yield Named("", candidate), TrialRole.SEARCH
 
+    loop.again = lambda found, latencies_s: (
+        len(latencies_s) == 1 and proposer.surprising(found.candidate, latencies_s[0]))
     loop.run(proposals(), allowance, learn)
     if loop.stop():
         why = Why.INTERRUPTED if interrupted() else Why.TIME

@@ -63,6 +63,8 @@ class Where(StrEnum):
 class Purpose(StrEnum):
     SEARCH = "search"
     """One measurement from which the proposer learns."""
+    REPEAT = "repeat"
+    """Another reading of a candidate that was read several times in the search: not the one that counts."""
     CONFIRM = "confirm"
     """One of the repeats that certify a finalist."""
 

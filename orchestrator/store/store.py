@@ -194,17 +194,21 @@ class Store:
             row.artifact_sha256, row.size_bytes = artifact.sha256, artifact.size_bytes
 
     def finish_trial(self, trial_id: uuid.UUID, state: TrialState, reason: str | None = None,
-                     measurement: Measurement | None = None,
-                     evaluations: Iterable[Evaluation] = ()) -> TrialRecord:
-        """End a trial, its measurement and evaluations with it: all of it is stored, or nothing.
+                     measurement: Measurement | None = None, evaluations: Iterable[Evaluation] = (),
+                     repeats: Iterable[Measurement] = ()) -> TrialRecord:
+        """End a trial, its measurements and evaluations with it: all of it is stored, or nothing.
 
         COMPLETE needs a measurement, INFEASIBLE and FAILED need a reason; a FAILED trial may be
-        finished again. Raises TrialFinished, TrialNotFound, ValueError.
+        finished again. `repeats` are further readings, which do not count.
+
+        Raises TrialFinished, TrialNotFound, ValueError.
         """
         with writing(self._engine) as session:
             row, now = trial_rows.find(session, trial_id), self._clock()
             if measurement is not None:
                 trial_rows.put_measurement(session, row, measurement, Purpose.SEARCH, 0, now)
+            for number, repeat in enumerate(repeats, 1):
+                trial_rows.put_measurement(session, row, repeat, Purpose.REPEAT, number, now)
             trial_rows.put_evaluations(session, row, evaluations)
             study_rows.find(session, row.study_id).document = None
             return trial_rows.finish(session, row, state, reason, now)

@@ -32,8 +32,8 @@ class Frail:
     make: Callable[[], BoardRunner]
     victim_number: int
     returns: bool
-    sickens: bool = False
-    """The artifact runs once and crashes from then on, and the board stays."""
+    sickens: int = 0
+    """The artifact runs so often and crashes from then on, and the board stays; 0: it is the board that dies."""
     seen: list[str] = field(default_factory=list)
     """Artifacts in the order in which they came first."""
     sent: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Frail:
             self.seen.append(artifact.sha256)
         if len(self.seen) >= self.victim_number and artifact.sha256 == self.victim:
             if self.sickens:
-                if self.sent.count(self.victim) > 1:
+                if self.sent.count(self.victim) > self.sickens:
                     raise ArtifactDied("SIGSEGV")
                 return
             self.boots += 1
@@ -101,7 +101,7 @@ def store(quick: Quick) -> Store:
 
 
 def search(quick: Quick, store: Store, monkeypatch: pytest.MonkeyPatch, board: Frail | None, victim: int = 0,
-           returns: bool = True, resume: bool = False, sickens: bool = False) -> Frail:
+           returns: bool = True, resume: bool = False, sickens: int = 0) -> Frail:
     """Run a search on such a board; return the board, also when the search ended in an error."""
     made: list[Frail] = [board] if board is not None else []
     real = wiring.connector
@@ -159,10 +159,19 @@ def test_a_candidate_that_takes_the_board_away_ends_the_search_twice_and_not_aga
 def test_a_baseline_that_ran_before_and_fails_in_the_confirmation_is_an_ill_board(
         quick: Quick, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FarmError, match="sim is ill: float32, which ran before, fails now: SIGSEGV"):
-        search(quick, store, monkeypatch, None, victim=1, sickens=True)
+        search(quick, store, monkeypatch, None, victim=1, sickens=3)  # the budget is a share of it: three readings
     assert store.study("frail").status is StudyStatus.FAILED
     float32 = next(h for h in trials(store) if h.trial.label == "float32")
     assert float32.trial.state is TrialState.COMPLETE, "what was measured stays"
+    search(quick, store, monkeypatch, None, victim=99, resume=True)
+    assert store.study("frail").status is StudyStatus.FINISHED
+
+
+def test_a_baseline_that_fails_when_it_is_read_again_is_an_ill_board(
+        quick: Quick, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FarmError, match="sim is ill: float32, which ran before, fails now: SIGSEGV"):
+        search(quick, store, monkeypatch, None, victim=1, sickens=1)
+    assert store.study("frail").status is StudyStatus.FAILED
     search(quick, store, monkeypatch, None, victim=99, resume=True)
     assert store.study("frail").status is StudyStatus.FINISHED
 

@@ -55,7 +55,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     with FileLock(folder / "lock"):
         if not (folder / "printed.json").exists():
             done = run("search", "--model", "demo:separable", "--device", "sim", "--objective", "accuracy,latency",
-                       "--measurements", "16", "--study", STUDY, "--store", folder / "store", "--format", "json",
+                       "--measurements", "20", "--study", STUDY, "--store", folder / "store", "--format", "json",
                        cwd=folder, timeout_s=LIMIT_S)
             assert done.returncode == 0, done.stderr
             model = (folder / "store" / "recipes" / STUDY / "float.tflite").read_bytes()

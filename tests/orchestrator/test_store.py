@@ -171,6 +171,16 @@ def test_a_trial_comes_back_with_its_samples(store: Store, study: StudyRecord) -
     assert len(found.evaluations) == 3
 
 
+def test_readings_that_do_not_count_are_kept_beside_the_one_that_does(store: Store, study: StudyRecord) -> None:
+    trial = store.add_trial(study.id, candidate(5), TrialRole.SEARCH)
+    fast, slow = measurement(), dataclasses.replace(measurement(), wall_ns=(4_000_000,) * 3)
+    store.finish_trial(trial.id, TrialState.COMPLETE, measurement=fast, repeats=[slow, fast])
+    found = store.history(trial.id)
+    assert [(m.purpose, m.session, m.measurement) for m in found.measurements] == [
+        (Purpose.SEARCH, 0, fast), (Purpose.REPEAT, 1, slow), (Purpose.REPEAT, 2, fast)]
+    assert found.latency_s == pytest.approx(0.002)
+
+
 def test_every_field_of_a_measurement_has_a_column() -> None:
     assert {field.name for field in dataclasses.fields(Measurement)} <= set(MeasurementRow.model_fields)
 

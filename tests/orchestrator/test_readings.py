@@ -1,0 +1,85 @@
+"""Readings that count more are taken three times, and one that surprises is taken again: a board that stumbles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_farm.inventory import Inventory
+from orchestrator.bench import Bench
+from orchestrator.config import StudyConfig
+from orchestrator.progress import Silent
+from orchestrator.store.records import Purpose, TrialHistory, TrialRole, TrialState
+from orchestrator.store.store import Store
+from orchestrator.study_run import StudyRun
+from profilers.measurement import Measurement
+
+KEYS: dict[str, Any] = {"device": "sim", "model": "demo:separable", "budget": "0.9x:int8", "baselines": "needed",
+                        "measurements": 10, "stop_below": 0.0}
+SLOW = 1.4
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def stumbling(monkeypatch: pytest.MonkeyPatch, readings: set[int]) -> list[str]:
+    """Let the board be slow at some of its readings, counted from 1; return the artifacts as they are measured."""
+    seen: list[str] = []
+    measure = Bench.measure
+
+    def slowed(self: Bench, *arguments: Any) -> Measurement:
+        found = measure(self, *arguments)
+        seen.append(found.artifact_sha256)
+        factor = SLOW if len(seen) in readings else 1.0
+        return replace(found, wall_ns=tuple(round(factor * ns) for ns in found.wall_ns))
+
+    monkeypatch.setattr(Bench, "measure", slowed)
+    return seen
+
+
+def search(store: Store, **changes: Any) -> list[TrialHistory]:
+    config = StudyConfig.model_validate({"study": "s", **KEYS, **changes})
+    StudyRun(store, Inventory(), config, Path.cwd(), Silent()).run()
+    return list(store.histories(store.study("s").id))
+
+
+def repeats(history: TrialHistory) -> list[Measurement]:
+    return [m.measurement for m in history.measurements if m.purpose is Purpose.REPEAT]
+
+
+def median_ns(measurement: Measurement) -> int:
+    return sorted(measurement.wall_ns)[len(measurement.wall_ns) // 2]
+
+
+def test_the_baseline_that_the_budget_is_a_share_of_is_read_three_times(
+        store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stumbling(monkeypatch, {2})  # float32 is the first reading, int8 the next three
+    histories = search(store, measurements=2)
+    by_name = {h.trial.label: h for h in histories}
+    assert repeats(by_name["float32"]) == []
+    others = repeats(by_name["int8"])
+    assert len(others) == 2
+    counts = next(m.measurement for m in by_name["int8"].measurements if m.purpose is Purpose.SEARCH)
+    assert median_ns(counts) * 1.2 < max(map(median_ns, others)), "the slow reading does not count"
+
+
+def test_an_absolute_budget_needs_no_anchor(store: Store) -> None:
+    assert not any(repeats(h) for h in search(store, measurements=2, budget="1ms"))
+
+
+def test_a_reading_that_surprises_is_taken_again_and_the_faster_one_counts(
+        store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = stumbling(monkeypatch, {10})  # after four of baselines and five of proposals
+    histories = [h for h in search(store) if h.trial.state is TrialState.COMPLETE and h.trial.role is TrialRole.SEARCH]
+    doubted = [h for h in histories if repeats(h)]
+    slow = next(h for h in doubted if h.trial.artifact_sha256 == seen[9])
+    assert len(doubted) <= 3, "hardly anything else surprises"
+    counts = next(m.measurement for m in slow.measurements if m.purpose is Purpose.SEARCH)
+    assert median_ns(repeats(slow)[0]) == pytest.approx(SLOW * median_ns(counts), rel=0.05)
+    assert sum(h.latency_s is not None for h in store.histories(store.study("s").id)) == KEYS["measurements"], \
+        "a repeated reading is no further candidate"
