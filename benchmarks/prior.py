@@ -83,10 +83,8 @@ def measured(bench: Workbench, candidates: list[Candidate], rounds: int) -> Floa
 
 
 def predicted(tables: Tables, bench: Workbench, candidates: list[Candidate]) -> Floats:
-    choices = bench.layers.space.by_name
-    picks = np.array([[choices[site.name].choices.index(candidate.config_of[site.name])
-                       for site in tables.graph.sites] for candidate in candidates])
-    return tables.total(picks)
+    sites = sites_of(bench.layers)
+    return tables.total(np.array([sites.picks(candidate) for candidate in candidates]))
 
 
 def compare(bench: Workbench, rows: list[Observation], every: list[Observation], candidates: list[Candidate],

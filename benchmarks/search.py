@@ -8,6 +8,7 @@ Every study measures the baselines that it needs (they count), then what its sam
 accurate candidate among the first n measurements that meets the budget when it is measured again, side by side with the
 baseline: the most accurate of every prefix are measured again, one after the other until one meets it, and evaluated on
 the test split.
+`--networks residual4x` is the residual network four times as wide (benchmarks/wide.py), trained at first use.
 Latencies of one table are from one run on one machine. Several priors make one row each for every sampler; all but the
 roofline need a store in which a cost model of this kind of board was trained (docs/costmodel.md).
 """
@@ -31,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
+from benchmarks import wide
 from benchmarks.loop import boards
 from device_farm.inventory import Inventory
 from orchestrator.bench import Job
@@ -135,7 +137,7 @@ def case(console: Console, store: Store, inventory: Inventory, board: str, netwo
     parsed = parse_budget(budget)
     if parsed.needs is None or parsed.factor is None:
         raise SystemExit(f"--budgets {budget}: expected a share of a baseline, e.g. 0.7x:int8")
-    keys: dict[str, object] = {"device": board, "model": f"demo:{network}", "budget": budget, "prune": given.prune,
+    keys: dict[str, object] = {"device": board, **model_of(network), "budget": budget, "prune": given.prune,
                                "measurements": given.measurements, "baselines": "needed"}
     points = [n for n in POINTS if n < given.measurements] + [given.measurements]
     rows = [(sampler, prior) for sampler in given.samplers for prior in given.priors]
@@ -160,6 +162,14 @@ def case(console: Console, store: Store, inventory: Inventory, board: str, netwo
     for sampler in given.samplers:
         if sampler != "adaptive" and "adaptive" in given.samplers and given.priors == [AUTO]:
             console.print(paired(studies, sampler, points[-1], parsed.factor, base.id, checked))
+
+
+def model_of(network: str) -> dict[str, object]:
+    """Return the study's keys of a network, which is trained now if it has to be."""
+    if network != "residual4x":
+        return {"model": f"demo:{network}"}
+    wide.train()
+    return {"model": f"{wide.__file__}:network", "data": f"{wide.__file__}:data"}
 
 
 def baseline(store: Store, study: str, name: str) -> str:

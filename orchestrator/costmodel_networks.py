@@ -75,12 +75,12 @@ def _where(history: TrialHistory) -> Conditions:
 
 def _layers(store: Store, study: StudyRecord, where: Conditions) -> LayerMap | None:
     """Return a study's network, None when it cannot be had as the study saw it."""
-    models = [step.outputs["float_model"] for step in store.steps(study.id) if "float_model" in step.outputs]
+    models = [step.outputs["float_model"] for step in store.steps(study.id) if step.name == "prepare"]
     try:
         layers = map_layers(read_graph(store.blobs.path(models[-1])), _target(where)) if models else None
     except (BlobMissing, ValueError):
         return None
-    return layers if layers is not None and layers.space == study.space else None
+    return layers if layers is not None and study.space.part_of(layers.space) else None
 
 
 def _target(where: Conditions) -> Target:

@@ -24,6 +24,7 @@ from orchestrator.store.records import (
     TrialRole,
     TrialState,
     Where,
+    counting,
     digest_of,
 )
 from orchestrator.store.store import Store
@@ -56,6 +57,8 @@ class Found:
     latency: LatencySummary | None = None
     evidence: Evidence | None = None
     infeasible: str | None = None
+    readings: list[Measurement] = field(default_factory=list)
+    """In the search; `measurement` is the one that counts."""
 
     def job(self) -> Job:
         """Return what a bench needs. Raises ValueError before the candidate is built."""
@@ -108,10 +111,9 @@ class Loop:
             if trial.state is TrialState.INFEASIBLE:
                 entry.infeasible = trial.reason
             elif trial.state is TrialState.COMPLETE:
-                measurement = next(m.measurement for m in history.measurements if m.purpose is Purpose.SEARCH)
-                repeated = any(m.purpose is Purpose.REPEAT for m in history.measurements)
                 metrics = {e.metric: e.value for e in history.evaluations if e.split is Split.VALIDATION}
-                self._learn(entry, measurement, metrics, trial.size_bytes or 0, repeated)
+                entry.readings = list(history.readings)
+                self._learn(entry, metrics, trial.size_bytes or 0)
             else:
                 self.orphans[entry.candidate.id] = entry
 
@@ -184,50 +186,57 @@ class Loop:
             keep_origin(self.store, self.study, built)
             self._keep_golden(entry.report)
             started = time.perf_counter()
-            measurement, repeats = self._measure(entry)
+            self._read(entry)
             found = entry.report.score
             if self.evaluator.board_examples is not None:
                 found = self.evaluate_on_board(entry, "validation")
             log.info("trial %d: measured in %.3f s, session %.3f s", entry.trial.number,
-                     time.perf_counter() - started, measurement.session_s)
+                     time.perf_counter() - started, entry.readings[-1].session_s)
         except InfeasibleCandidate as error:
             entry.infeasible = error.reason
             self.store.finish_trial(entry.trial.id, TrialState.INFEASIBLE, error.reason)
         else:
-            self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=measurement,
-                                    evaluations=self._evaluations(found), repeats=repeats)
-            self._learn(entry, measurement, found.metrics, built.artifact.size_bytes, bool(repeats))
+            counts = counting(entry.readings)
+            self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=counts,
+                                    evaluations=self._evaluations(found),
+                                    repeats=[reading for reading in entry.readings if reading is not counts])
+            self._learn(entry, found.metrics, built.artifact.size_bytes)
         self.progress.trial(entry)
         tell(entry)
 
-    def _measure(self, entry: Found) -> tuple[Measurement, list[Measurement]]:
-        """Read a candidate as often as is asked for; return the reading that counts, and the others.
+    def read_again(self, entry: Found) -> None:
+        """Read a candidate of an earlier controller as often as is asked for now, and keep that."""
+        before = len(entry.readings)
+        self._read(entry)
+        for number, reading in enumerate(entry.readings[before:], before):
+            self.store.add_measurement(entry.trial.id, reading, Purpose.REPEAT, number)
+        if entry.evidence is not None:
+            self._learn(entry, entry.evidence.metrics, entry.evidence.size_bytes)
 
-        It is the middle one, and the faster of two: interference only slows.
+    def _read(self, entry: Found) -> None:
+        """Take readings, at least one of all, until no more is asked for.
+
         Raises InfeasibleCandidate; FarmError also where a baseline fails after it ran.
         """
-        taken = [self.bench.measure(entry.job())]
-        while self.again(entry, [self._seconds(reading) for reading in taken]):
+        while not entry.readings or self.again(entry, [self._seconds(reading) for reading in entry.readings]):
             try:
-                taken.append(self.bench.measure(entry.job()))
+                entry.readings.append(self.bench.measure(entry.job()))
             except InfeasibleCandidate as error:
-                if entry.role is TrialRole.BASELINE:
+                if entry.readings and entry.role is TrialRole.BASELINE:
                     raise self.bench.ill(str(entry.name), error) from error
                 raise
-        counts = sorted(taken, key=self._seconds)[(len(taken) - 1) // 2]
-        if len(taken) > 1:
+        if len(entry.readings) > 1:
             log.info("trial %d: read %s us", entry.trial.number,
-                     ", ".join(f"{1e6 * self._seconds(reading):.1f}" for reading in taken))
-        return counts, [reading for reading in taken if reading is not counts]
+                     ", ".join(f"{1e6 * self._seconds(reading):.1f}" for reading in entry.readings))
 
     def _seconds(self, reading: Measurement) -> float:
         return summarise([reading.wall_ns], self.statistic).value(self.statistic)
 
-    def _learn(self, entry: Found, measurement: Measurement, metrics: Mapping[str, float], size: int,
-               repeated: bool) -> None:
+    def _learn(self, entry: Found, metrics: Mapping[str, float], size: int) -> None:
+        measurement = counting(entry.readings)
         entry.measurement = measurement
         entry.latency = summarise([measurement.wall_ns], self.statistic)
-        entry.evidence = Evidence(entry.latency.value(self.statistic), size, dict(metrics), repeated)
+        entry.evidence = Evidence(entry.latency.value(self.statistic), size, dict(metrics), len(entry.readings) > 1)
         self.by_artifact[measurement.artifact_sha256] = entry
 
     def _keep_golden(self, report: HostReport) -> None:

@@ -81,6 +81,10 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
     anchor = parse_budget(config.budget).needs if config.budget else None
     loop.again = lambda found, latencies_s: found.name == anchor and len(latencies_s) < ANCHORED
     loop.run(iter([(n, TrialRole.BASELINE) for n in named]), max(config.measurements, len(named)), learn)
+    for found in loop.found.values():
+        if found.measurement is not None and loop.again(found, [0.0] * len(found.readings)) and not loop.stop():
+            rebuild(loop, found)  # of an earlier controller, for which it was no anchor
+            loop.read_again(found)
     loop.again = lambda found, latencies_s: False
     float32 = next((f for f in loop.found.values() if f.name == "float32"), None)
     if float32 is None or float32.evidence is None:
@@ -169,7 +173,7 @@ def search_proposals(bench: Workbench, loop: Loop, goal: Goal, tell: Tell, inter
     elif loop.measured >= allowance:
         why = Why.ALLOWANCE
         if sampler_named(config.sampler).foresees:
-            proposer.propose()  # for its outlook, now that everything is told
+            proposer.foresee()  # now that everything is told
             keep_notes(bench.store, loop.study, proposer)
     ending = _ending(bench, loop, goal, why, proposer)
     if why in (Why.OUTLOOK, Why.UNREACHABLE, Why.EXHAUSTED):

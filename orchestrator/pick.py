@@ -21,7 +21,7 @@ from orchestrator.units import parse_budget
 from search.goal import Goal
 
 NO_BUDGET = "no --budget was given"
-ONCE = "it was measured once, in the search"
+ONCE = "it was read in the search only"
 NOT_BESIDE = "it was not confirmed beside {}, of which the budget is a share"
 NOT_ASKED = "no --output was given"
 

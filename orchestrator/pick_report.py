@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.pruned import called, say_pruned
+from orchestrator.pruned import called, say_for_all, say_pruned
 from orchestrator.tables import SIMULATED, Name, figures_table
 from orchestrator.units import show_bytes, show_seconds
 
@@ -53,9 +53,11 @@ def print_pick(document: StudyPick, command: str, console: Console) -> None:
                       f"{shown['accuracy']['validation']:.4f}", "-" if test is None else f"{test:.4f}")
     console.print(table)
     if any(not shown["latency_s"]["confirmed"] for shown in (*document["baselines"], entry)):
-        console.print("~ measured once, in the search")
+        console.print("~ as read in the search")
     if "pruned" in entry:
         console.print(f"Channels kept: {escape(say_pruned(entry['pruned']))}", highlight=False)
+    if "for_all" in entry:
+        console.print(f"For all layers: {say_for_all(entry['for_all'])}", highlight=False)
     console.print(_verdict(document), highlight=False)
     chance = entry["latency_s"]["probability_met"]
     if chance is None and document["budget"]["latency_s"] is not None:

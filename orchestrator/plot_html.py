@@ -20,7 +20,7 @@ from orchestrator.plots import (
     title,
     verdict,
 )
-from orchestrator.pruned import pruned_groups, say_pruned
+from orchestrator.pruned import pruned_groups, say_for_all, say_pruned
 from orchestrator.store.records import TrialRole
 from orchestrator.study_view import Point, StudyView
 from orchestrator.units import show_bytes, show_seconds
@@ -144,6 +144,8 @@ def _hover(view: StudyView, point: Point) -> str:
              show_bytes(point.evidence.size_bytes)]
     if point.widths:
         lines.append(f"kept: {escape(say_pruned(pruned_groups(view.record.space, point.widths)))}")
+    if point.for_all:
+        lines.append(f"for all layers: {say_for_all(point.for_all)}")
     return "<br>".join(lines)
 
 

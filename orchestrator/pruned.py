@@ -1,4 +1,4 @@
-"""What was cut out of a candidate, as documents and people are told."""
+"""What was cut out of a candidate and chosen for all its layers, as documents and people are told."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def pruned_groups(space: SearchSpace, widths: Mapping[str, int]) -> list[PrunedG
 def called(name: str, entry: Mapping[str, object]) -> str:
     """Return a candidate's name for a table, with a mark where it is pruned."""
     return f"{name} (pruned)" if "pruned" in entry else name
+
+
+def chosen_for_all(candidate: Mapping[str, object]) -> dict[str, str]:
+    """Return what a candidate's JSON form says of all layers together; see Candidate.for_all."""
+    return {name: str(candidate[name]) for name in ("calibration", "clipping") if name in candidate}
+
+
+def say_for_all(chosen: Mapping[str, str]) -> str:
+    """Say it in a line."""
+    return ", ".join(f"{name} {value}" for name, value in chosen.items())
 
 
 def say_pruned(groups: list[PrunedGroup]) -> str:

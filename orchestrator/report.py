@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.ending import say_outlook
-from orchestrator.pruned import called, say_pruned
+from orchestrator.pruned import called, say_for_all, say_pruned
 from orchestrator.tables import SIMULATED, Name, figures_table
 from orchestrator.units import counted, show_bytes, show_seconds
 
@@ -34,14 +34,13 @@ def print_report(document: Document, console: Console) -> None:
         console.print(_pareto(document, objective))
     shown = [*(entry for _, entry in rows), *(document["pareto"] if front else [])]
     if any(not entry["latency_s"]["confirmed"] for entry in shown):
-        console.print("~ measured once, in the search; the others were confirmed side by side")
+        console.print("~ as read in the search; the others were confirmed side by side")
     winner = document["winner"]
     if winner is not None and "pruned" in winner:
         console.print(f"Channels kept: {escape(say_pruned(winner['pruned']))}; recovery: {winner['recovery']}",
                       highlight=False)
     if winner is not None and "for_all" in winner:
-        chosen = ", ".join(f"{name} {value}" for name, value in winner["for_all"].items())
-        console.print(f"For all layers: {escape(chosen)}", highlight=False)
+        console.print(f"For all layers: {say_for_all(winner['for_all'])}", highlight=False)
     for entry in document["baselines_absent"]:
         console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
     console.print(_verdict(document))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from orchestrator.studies import bundle_folder
 from orchestrator.study_view import StudyView
 from recipes.bundle.document import load_recipe
 from recipes.bundle.export import export_bundle
-from recipes.bundle.schema import SCHEMA, CandidateEntry, Latency, Measured, PortEntry, RecipeFacts
+from recipes.bundle.schema import SCHEMA, CandidateEntry, Latency, Measured, PortEntry, Recipe, RecipeFacts
 from recipes.compilers.tflite.build import quantised_ports
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import map_layers
@@ -41,10 +42,7 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
     artifact = trial.artifact_sha256
     if artifact is None:
         raise ValueError(f"trial {trial.number} is complete, but has no artifact")
-    origin = origin_of(store, record, artifact)
-    if origin is None:
-        raise UsageError(f"study {record.name!r} was made by a version of orchestrator that kept the float model of "
-                         "its winner only; to get this recipe, search again with constraints that it wins by")
+    origin = origin_of(store, record, artifact) or _older_origin(store, view, own, candidate)
     ports = own.to_ports()
     if own.io == "int8":
         ports = quantised_ports(ports, store.blobs.path(artifact).read_bytes())
@@ -59,6 +57,18 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
     return export_bundle(output, facts, store.blobs, artifact=artifact, float_model=origin["float_model"],
                          statistics=origin["statistics"], quantiser_recipe=quantiser_recipe(layers, candidate, own.io),
                          overwrite=overwrite)
+
+
+def _older_origin(store: Store, view: StudyView, own: Recipe, candidate: Candidate) -> Mapping[str, str]:
+    """Return the same for a study from before every artifact's origin was kept. Raises UsageError."""
+    if candidate.widths == own.to_candidate().widths and candidate.recovery == own.to_candidate().recovery:
+        return {"float_model": own.files["float.tflite"].sha256, "statistics": own.files["calibration.json"].sha256}
+    prepared = next((step.outputs for step in reversed(store.steps(view.record.id)) if step.name == "prepare"), None)
+    if candidate.widths or prepared is None:
+        raise UsageError(f"study {view.record.name!r} was made by a version of orchestrator that kept the float models "
+                         "of its winner's widths only; to get this recipe, search again with constraints that it "
+                         "wins by")
+    return prepared
 
 
 def _measured(store: Store, found: Picked) -> Measured:

@@ -12,7 +12,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from orchestrator.pruned import pruned_groups
+from orchestrator.pruned import chosen_for_all, pruned_groups
 from orchestrator.schemas.search import NO_ENERGY, NOT_EVALUATED, Entry, SearchDocument
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.schemas.studies import (
@@ -181,6 +181,8 @@ def _trial(view: StudyView, trial: TrialRecord, point: Point | None) -> TrialDoc
     }
     if "widths" in candidate:
         found["widths"] = dict(candidate["widths"])
+    if for_all := chosen_for_all(candidate):
+        found["for_all"] = for_all
     return found
 
 

@@ -144,5 +144,5 @@ def _confirmed(entry: Entry, text: str) -> str:
 def _note_unconfirmed(entries: Iterable[Entry], console: Console) -> None:
     confirmed = {entry["latency_s"]["confirmed"] for entry in entries}
     if False in confirmed:
-        console.print("~ measured once, in the search" + (
+        console.print("~ as read in the search" + (
             "; the others were confirmed side by side" if True in confirmed else "; nothing is confirmed yet"))

@@ -43,7 +43,7 @@ from orchestrator.store.records import (
 )
 from orchestrator.store.store import Store
 from orchestrator.units import parse_budget, parse_seconds
-from orchestrator.workbench import Workbench, open_workbench
+from orchestrator.workbench import Workbench, open_workbench, with_space
 from search.candidate import Candidate
 from search.goal import Goal, Requirement
 
@@ -97,7 +97,7 @@ class StudyRun:
             status = StudyStatus.FAILED
             try:
                 with _Heartbeat(self._store, study):
-                    outcome = self._search(bench, study)
+                    outcome = self._search(with_space(bench, study.space), study)
                     document = conclude(self._store, outcome)
                 status = StudyStatus.INTERRUPTED if outcome.interrupted else StudyStatus.FINISHED
                 return outcome, document
@@ -187,7 +187,7 @@ class StudyRun:
             if study.model_digest != prepared.model_digest:
                 raise UsageError(f"study {study.name!r} was made with another model (digest {study.model_digest[:12]}, "
                                  f"now {prepared.model_digest[:12]}); start a new --study")
-            if study.space != space:
+            if not study.space.part_of(space):
                 raise UsageError(f"study {study.name!r} has another search space: the board's runtime or the compiler "
                                  "has changed; start a new --study")
             study = self._store.claim(study.id)

@@ -12,6 +12,7 @@ from orchestrator.config import StudyConfig
 from orchestrator.errors import UsageError
 from orchestrator.goals import needed_for_goal, resolve_goal
 from orchestrator.objectives import parse_objectives
+from orchestrator.pruned import chosen_for_all
 from orchestrator.store.records import (
     Purpose,
     Split,
@@ -20,6 +21,7 @@ from orchestrator.store.records import (
     TrialRecord,
     TrialRole,
     TrialState,
+    counting,
 )
 from orchestrator.store.store import Store
 from profilers.statistics import LatencySummary, summarise
@@ -129,11 +131,11 @@ def view_of(store: Store, name: str, metric: str | None = None) -> StudyView:
 
 def _point(history: TrialHistory, statistic: str) -> Point | None:
     trial = history.trial
-    searched = [m.measurement for m in history.measurements if m.purpose is Purpose.SEARCH]
+    searched = history.readings
     if trial.state is not TrialState.COMPLETE or trial.size_bytes is None or not searched:
         return None
     confirmed = [m.measurement.wall_ns for m in history.measurements if m.purpose is Purpose.CONFIRM]
-    latency = summarise(confirmed or [searched[0].wall_ns], statistic)
+    latency = summarise(confirmed or [counting(searched).wall_ns], statistic)
     metrics = {split: {e.metric: e.value for e in history.evaluations if e.split is split} for split in Split}
     candidate = json.loads(trial.candidate)
     return Point(
@@ -142,7 +144,7 @@ def _point(history: TrialHistory, statistic: str) -> Point | None:
         test=metrics[Split.TEST] or None, compiler=str(candidate["compiler"]),
         layers={name: LayerConfig.from_label(label) for name, label in candidate["layers"].items()},
         widths=dict(candidate.get("widths", {})), recovery=Recovery(candidate.get("recovery", Recovery.NONE)),
-        for_all={name: str(candidate[name]) for name in ("calibration", "clipping") if name in candidate},
+        for_all=chosen_for_all(candidate),
         simulated=any(m.measurement.simulated for m in history.measurements))
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +44,7 @@ from recipes.models.prepare import Prepared, prepare
 from recipes.models.source import Reference, parse_data, parse_model
 from recipes.target import Target
 from search.errors import InfeasibleCandidate
+from search.space import SearchSpace
 
 T = TypeVar("T")
 WORKERS = 2
@@ -129,6 +130,11 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
                 wiring.same_machine(runner.facts) and board.shares_host == "forbidden", progress)
     finally:
         pool.shutdown()
+
+
+def with_space(bench: Workbench, space: SearchSpace) -> Workbench:
+    """Return a workbench that searches a study's own space: a part of what its compiler offers now."""
+    return replace(bench, layers=replace(bench.layers, space=space))
 
 
 def _check_conversion(pool: HostPool, store: Store, prepared: Prepared, layers: LayerMap, evaluator: EvaluationInputs,

@@ -175,7 +175,8 @@ class AdaptiveSampler(BaseSampler):
             if before is not None and trial.number >= before:
                 continue
             if trial.number not in self._news and NEWS in trial.system_attrs:
-                self._news[trial.number] = News.from_json(trial.system_attrs[NEWS])
+                with suppress(ValueError):  # of another version: the host does that work again
+                    self._news[trial.number] = News.from_json(trial.system_attrs[NEWS])
             if trial.number in self._news:
                 engine.learn(self._news[trial.number])
             picks = self._picks_of(trial)
@@ -212,9 +213,10 @@ class AdaptiveSampler(BaseSampler):
 
 
 def flat_prior(graph: Graph) -> Tables:
-    """Return a prior that knows nothing: every site costs a millisecond, whatever its option."""
-    return Tables(graph, np.full((graph.length, graph.depth, graph.width), 1e-3),
-                  np.zeros((len(graph.edges), graph.width, graph.width)))
+    """Return a prior that knows nothing: every site that costs time costs a millisecond, whatever its option."""
+    sites = np.zeros((graph.length, graph.depth, graph.width))
+    sites[graph.timed] = 1e-3
+    return Tables(graph, sites, np.zeros((len(graph.edges), graph.width, graph.width)))
 
 
 def _claimed(study: Study, trial: FrozenTrial, picks: Ints) -> bool:

@@ -207,6 +207,14 @@ class SearchSpace:
         """Group name -> group."""
         return {group.name: group for group in self.groups}
 
+    def part_of(self, other: SearchSpace) -> bool:
+        """Tell whether another space has the same layers and groups, and every choice for all layers that this one has.
+
+        A study from before there were more such choices goes on with its own.
+        """
+        return ((self.compiler, self.layers, self.groups) == (other.compiler, other.layers, other.groups)
+                and set(self.calibrations) <= set(other.calibrations) and set(self.clippings) <= set(other.clippings))
+
     @property
     def log10_size(self) -> float:
         """Decimal logarithm of the number of distinct candidates."""

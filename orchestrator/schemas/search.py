@@ -25,7 +25,7 @@ class Latency(TypedDict):
     ci95: tuple[float, float]
     """95 % confidence interval of the statistic that the goal names (latency_stat)."""
     confirmed: bool
-    """True: several fresh processes, in turn with the baselines; false: measured once, in the search."""
+    """True: several fresh processes, in turn with the baselines; false: as read in the search."""
 
 
 @strict

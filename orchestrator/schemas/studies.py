@@ -88,6 +88,8 @@ class TrialDocument(TypedDict):
     """Layer -> configuration."""
     widths: NotRequired[dict[str, int]]
     """Group of channels -> how many are kept; absent where nothing is pruned."""
+    for_all: NotRequired[dict[str, str]]
+    """What is chosen for all layers together: `calibration`, `clipping`; absent where both are as by default."""
 
 
 @strict

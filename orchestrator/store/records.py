@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -166,9 +166,19 @@ class MeasurementRecord:
     trial_id: uuid.UUID
     purpose: Purpose
     session: int
-    """Confirmation round; 0 for the search's own measurement."""
+    """Round of the confirmation or number of the repeat, from 1; 0 for the search's own measurement."""
     measurement: Measurement
     finished_at: datetime
+
+
+def counting(readings: Sequence[Measurement]) -> Measurement:
+    """Return the reading that counts: the middle one, and the faster of two, for interference only slows."""
+    return sorted(readings, key=median_s)[(len(readings) - 1) // 2]
+
+
+def median_s(reading: Measurement) -> float:
+    """Return the median wall time, seconds."""
+    return statistics.median(reading.wall_ns) * 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +190,15 @@ class TrialHistory:
     evaluations: tuple[Evaluation, ...]
 
     @property
+    def readings(self) -> tuple[Measurement, ...]:
+        """What the search read, repeats too, oldest first."""
+        return tuple(r.measurement for r in self.measurements if r.purpose in (Purpose.SEARCH, Purpose.REPEAT))
+
+    @property
     def latency_s(self) -> float | None:
-        """Median wall time of the search's measurement, seconds; None when there is none."""
-        for record in self.measurements:
-            if record.purpose is Purpose.SEARCH and record.measurement.wall_ns:
-                return statistics.median(record.measurement.wall_ns) * 1e-9
-        return None
+        """Median wall time of the search's reading that counts, seconds; None when there is none."""
+        taken = [reading for reading in self.readings if reading.wall_ns]
+        return median_s(counting(taken)) if taken else None
 
     def value(self, metric: str, split: Split = Split.VALIDATION) -> float | None:
         """Return the metric's value, the host's before the board's; None when there is none."""

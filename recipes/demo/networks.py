@@ -45,17 +45,21 @@ class ResidualBlock(nn.Module):
 
 
 class Residual(nn.Module):
-    """ResNet-8 of MLPerf Tiny (Banbury et al. 2021, arXiv 2106.07597), for one input channel."""
+    """ResNet-8 of MLPerf Tiny (Banbury et al. 2021, arXiv 2106.07597), for one input channel.
 
-    def __init__(self) -> None:
+    `times` as wide: 16, 32 and 64 channels by default.
+    """
+
+    def __init__(self, times: int = 1) -> None:
         super().__init__()
-        self.stem = ConvNorm(1, 16, 3)
+        few, more, most = 16 * times, 32 * times, 64 * times
+        self.stem = ConvNorm(1, few, 3)
         self.blocks = nn.Sequential(
-            ResidualBlock(16, 16, stride=1),
-            ResidualBlock(16, 32, stride=2),
-            ResidualBlock(32, 64, stride=2),
+            ResidualBlock(few, few, stride=1),
+            ResidualBlock(few, more, stride=2),
+            ResidualBlock(more, most, stride=2),
         )
-        self.head = nn.Linear(64, CLASSES)
+        self.head = nn.Linear(most, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 1, 28, 28) images to (N, 10) logits."""

@@ -107,7 +107,7 @@ class Engine:
         self.measured.setdefault(key, []).append(latency_s)
         self.blocked.discard(key)
         if accuracy is not None:
-            self.memory.tell(key, accuracy, len(self.dearer))
+            self.memory.tell(key, accuracy)
         self.model.readings.append(Reading(tuple(int(o) for o in config), latency_s, confirmed, board))
 
     def tell_profile(self, config: Ints, site_s: Floats, timer_s: float) -> None:
@@ -126,8 +126,11 @@ class Engine:
         """Return what the host has found out since the last call: with it a replayed study proposes the same."""
         return self.memory.news()
 
-    def propose(self) -> Ints | None:
-        """Return what to measure next, never the same twice; None when nothing new is left."""
+    def propose(self, promotions: int | None = None) -> Ints | None:
+        """Return what to measure next, never the same twice; None when nothing new is left.
+
+        `promotions` instead of the engine's own: 0 where only the outlook is asked for.
+        """
         if self.closeness is not None:
             self._note_close(configs_of([k for k in self.measured if k not in self.memory.close], self.graph.length))
         judge = self.judge()
@@ -139,11 +142,11 @@ class Engine:
             self._evaluate(self._screen(now, rng))
             if not fresh_table:
                 break
-        return self._choose(judge)
+        return self._choose(judge, self.promotions if promotions is None else promotions)
 
-    def _choose(self, judge: Judge) -> Ints | None:
+    def _choose(self, judge: Judge, promotions: int) -> Ints | None:
         """Return the best of what the host knows, by the accuracy of the highest level."""
-        for promotion in range(self.promotions + 1):
+        for promotion in range(promotions + 1):
             judge = replace(judge, accuracy=self.memory.believed())  # the host knows more by now
             pool, accuracy = self.memory.known()
             free = np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)
@@ -153,7 +156,7 @@ class Engine:
                 break
             found = judge.choose(pool)
             level = self.memory.level(key_of(found))
-            if level == len(self.dearer) or promotion == self.promotions:
+            if level >= len(self.dearer) or promotion == promotions:
                 self.outlook = judge.outlook(pool, self.margin)
                 return found
             self.memory.note_accuracy(found[None], self.dearer[level](found[None]), level + 1)

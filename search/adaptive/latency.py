@@ -90,6 +90,12 @@ class LatencyModel:
     _scaled: dict[int, Tables] = field(default_factory=dict)
     _chosen: dict[tuple[int, int], tuple[float, float, float]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where the prior says that a free site costs time."""
+        for index, site in enumerate(self.graph.sites):
+            if site.free and self.given.sites[index].any():
+                raise ValueError(f"the prior says that the site {site.name!r} costs time, but it is free")
+
     @property
     def graph(self) -> Graph:
         return self.given.graph

@@ -14,6 +14,8 @@ from search.adaptive.luck import Close, believed
 from search.adaptive.quality import Divergence, Sensitivity, measure_sensitivity
 
 SCHEMA = 3
+MEASURED = 99
+"""The level of what was told with a measurement: perhaps on a board, and on other examples than the host's."""
 SHRUNK = 4
 """What dearer levels add is believed as if so many promotions had added nothing."""
 Accuracies = Mapping[bytes, Mapping[int, float]]
@@ -117,7 +119,7 @@ class Memory:
             self.tell(key, value, level)
         self._note(News(accuracy={key: {level: value} for key, value in found.items()}))
 
-    def tell(self, key: bytes, accuracy: float, level: int) -> None:
+    def tell(self, key: bytes, accuracy: float, level: int = MEASURED) -> None:
         """Take in an accuracy that others keep."""
         self.levels.setdefault(key, {})[level] = accuracy
 
@@ -160,7 +162,7 @@ class Memory:
         """
         shown: dict[int, list[float]] = {}
         for levels in self.levels.values():
-            order = sorted(levels)
+            order = sorted(level for level in levels if level < MEASURED)
             for below, level in pairwise(order):
                 if np.isfinite(levels[below]) and np.isfinite(levels[level]):
                     shown.setdefault(level, []).append(levels[level] - levels[below])

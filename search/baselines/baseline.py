@@ -80,6 +80,9 @@ class Baseline:
         """See Searcher."""
         return self._ledger.choice()
 
+    def foresee(self) -> None:
+        """See Searcher: there is nothing to renew."""
+
     def outlook(self) -> Outlook | None:
         """Return nothing: no baseline says what to expect."""
         return None

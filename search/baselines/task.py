@@ -107,5 +107,8 @@ class Searcher(Protocol):
     def choice(self) -> Ints | None:
         """Return what it would ship now; None while nothing that was measured meets the goal."""
 
+    def foresee(self) -> None:
+        """Renew the outlook without preparing a measurement: nothing is taken for proposed, nothing is built."""
+
     def outlook(self) -> Outlook | None:
         """Return what the last proposal was expected to bring; None where this searcher does not say."""

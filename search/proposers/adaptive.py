@@ -74,6 +74,11 @@ class AdaptiveSearcher:
         found = self.engine.judge().incumbent(CONFIDENCE)
         return None if found is None else np.asarray(found)
 
+    def foresee(self) -> None:
+        """See Searcher."""
+        self.engine.extra = self._task.limits()
+        self.engine.propose(promotions=0)
+
     def outlook(self) -> Outlook | None:
         """See Searcher; None also while nothing meets the goal: everything would be an improvement."""
         return self.engine.outlook

@@ -22,6 +22,9 @@ class Proposer(Protocol):
     def surprising(self, candidate: Candidate, latency_s: float) -> bool:
         """Tell whether a reading is so much slower than expected that it should be taken again before it is told."""
 
+    def foresee(self) -> None:
+        """Renew the outlook without preparing a measurement."""
+
     def outlook(self) -> Outlook | None:
         """Return what the last proposal was expected to bring; None where this proposer does not say."""
 

@@ -94,6 +94,10 @@ class GraphProposer:
         return len(self._believed.readings) >= READINGS and self._believed.surprising(
             self._picks(candidate), latency_s)
 
+    def foresee(self) -> None:
+        """See Proposer."""
+        self._searcher.foresee()
+
     def outlook(self) -> Outlook | None:
         """Return what the last proposal was expected to bring; None where the searcher does not say."""
         return self._searcher.outlook()
@@ -147,8 +151,10 @@ class GraphProposer:
         A choice for all layers that changes none (a calibration where nothing has integer activations) makes another
         configuration, but the same candidate.
         """
-        doubles = [not np.array_equal(self._picks(self._candidate(picks)), picks) for picks in configs]
-        return np.where(doubles, np.nan, self._worths(configs, self._estimated(configs)))
+        return np.where(self._doubles(configs), np.nan, self._worths(configs, self._estimated(configs)))
+
+    def _doubles(self, configs: Ints) -> list[bool]:
+        return [not np.array_equal(self._picks(self._candidate(picks)), picks) for picks in configs]
 
     def _exact(self, configs: Ints) -> Floats:
         """Build candidates that are about to be measured."""
@@ -158,7 +164,7 @@ class GraphProposer:
             known = self._estimates.get(candidate.id)
             if known is not None and known.size_bytes is None:
                 del self._estimates[candidate.id]  # it was only rated
-        return self._worths(configs, self._estimated(configs))
+        return np.where(self._doubles(configs), np.nan, self._worths(configs, self._estimated(configs)))
 
     def _scores(self, configs: Ints) -> Mapping[str, Floats]:
         names = dict.fromkeys([self._goal.objective, *(self._goal.minimum or {})])

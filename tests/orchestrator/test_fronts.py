@@ -149,11 +149,11 @@ class TestPick:
         require = f"top1 >= {once['accuracy']['validation']} abs"
         found = searched.pick("--budget", budget, "--require", require)
         assert found["picked"]["candidate_id"] == once["candidate_id"]
-        assert found["picked"]["latency_s"]["probability_absent_because"] == "it was measured once, in the search"
+        assert found["picked"]["latency_s"]["probability_absent_because"] == "it was read in the search only"
         text = run("studies", "pick", "--study", STUDY, "--budget", budget, "--require", require, "--store",
                    searched.store, cwd=searched.folder).stdout
         fits(text)
-        assert "~ measured once" in text
+        assert "~ as read in the search" in text
         assert f"orchestrator search --study {STUDY} --resume --budget {budget} --require '{require}'" in text
 
     def test_the_winner_meets_a_wide_budget_surely_and_a_tight_one_not(self, searched: Searched) -> None:

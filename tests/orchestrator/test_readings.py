@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import pytest
 
 from device_farm.inventory import Inventory
+from orchestrator import loop
 from orchestrator.bench import Bench
 from orchestrator.config import StudyConfig
+from orchestrator.pick import Picked
 from orchestrator.progress import Silent
 from orchestrator.store.records import Purpose, TrialHistory, TrialRole, TrialState
 from orchestrator.store.store import Store
+from orchestrator.stored_recipe import export_picked
 from orchestrator.study_run import StudyRun
+from orchestrator.study_view import view_of
 from profilers.measurement import Measurement
+from recipes.bundle.verify import verify_bundle
+from recipes.compilers.tflite import layers
+from search.space import Calibration, Clipping
 
 KEYS: dict[str, Any] = {"device": "sim", "model": "demo:separable", "budget": "0.9x:int8", "baselines": "needed",
                         "measurements": 10, "stop_below": 0.0}
@@ -83,3 +91,40 @@ def test_a_reading_that_surprises_is_taken_again_and_the_faster_one_counts(
     assert median_ns(repeats(slow)[0]) == pytest.approx(SLOW * median_ns(counts), rel=0.05)
     assert sum(h.latency_s is not None for h in store.histories(store.study("s").id)) == KEYS["measurements"], \
         "a repeated reading is no further candidate"
+
+
+def test_what_becomes_the_anchor_after_a_resume_is_read_as_often(store: Store) -> None:
+    first = search(store, measurements=4, budget="1ms")
+    assert not any(repeats(h) for h in first)
+    changed = StudyConfig.model_validate({**store.study("s").config, "budget": "0.9x", "measurements": 5})
+    StudyRun(store, Inventory(), changed, Path.cwd(), Silent(), resume=True).run()
+    float32 = next(h for h in store.histories(store.study("s").id) if h.trial.label == "float32")
+    assert len(float32.readings) == 3
+    assert float32.latency_s == sorted(statistics.median(reading.wall_ns) * 1e-9 for reading in float32.readings)[1]
+
+
+def test_a_study_from_before_there_were_choices_for_all_layers_goes_on_with_its_own(
+        store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(layers, "legal_for_all", lambda found: ((Calibration.MIN_MAX,), (Clipping.NONE,)))
+        patch.setattr(loop, "keep_origin", lambda *arguments: None)
+        search(store, measurements=4)
+    stored = StudyConfig.model_validate({**store.study("s").config, "measurements": 7})
+    StudyRun(store, Inventory(), stored, Path.cwd(), Silent(), resume=True).run()
+    histories = store.histories(store.study("s").id)
+    assert sum(h.latency_s is not None for h in histories) == 7
+    assert not any("calibration" in h.trial.candidate or "clipping" in h.trial.candidate for h in histories)
+
+
+def test_the_recipe_of_an_older_study_can_still_be_had(store: Store, monkeypatch: pytest.MonkeyPatch,
+                                                       tmp_path: Path) -> None:
+    monkeypatch.setattr(loop, "keep_origin", lambda *arguments: None)
+    search(store, measurements=4)
+    view = view_of(store, "s")
+    assert view.goal is not None
+    for point in view.points:
+        folder = tmp_path / point.trial.candidate_id
+        plain = not point.for_all
+        if plain:
+            export_picked(store, view, Picked(point, view.goal, view.config, False, None, ""), folder)
+            assert [check for check in verify_bundle(folder) if not check.ok] == []

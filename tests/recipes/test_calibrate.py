@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
@@ -84,6 +86,35 @@ def test_a_tensor_with_one_value_keeps_it(value: float) -> None:
     for low, high in (found.percentile(), found.mse()):
         assert low <= min(value, 0.0)
         assert high >= max(value, 0.0)
+
+
+def masked() -> dict[str, set[str]]:
+    """Return method -> the tensors of a network with a causal mask whose ranges were clipped."""
+    class Masked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.score, self.out = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+            self.register_buffer("mask", torch.tensor([0.0] * 5 + [-math.inf] * 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.out(torch.softmax(self.score(x) + self.mask, 1))
+            return found
+
+    inputs = {"x": np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)}
+    model, ports = convert(Network(Masked()), {"x": inputs["x"][:1]}, positional=True)
+    plain = calibrate(model, ports, inputs)
+    whole = load_statistics(plain)
+    assert any(np.isinf(qsv["min"]).any() or np.abs(qsv["min"]).max() > 1e30 for qsv in whole.values())
+    return {method.value: {tensor for tensor, qsv in load_statistics(data).items()
+                           if not np.array_equal(qsv["max"], whole[tensor]["max"])}
+            for method, data in clip(model, ports, inputs, plain).items()}
+
+
+def test_a_masked_tensor_keeps_its_range_and_the_others_are_clipped(pool: ProcessPoolExecutor) -> None:
+    found = pool.submit(masked).result()
+    assert found.keys() == {"percentile", "mse"}
+    assert found["mse"]
 
 
 def ranges_and_divergences() -> tuple[dict[str, Ranges], dict[str, float]]:

@@ -17,9 +17,10 @@ from optuna.trial import TrialState
 
 import orchestrator
 import search
-from search.adaptive.graph import Graph, Option, Site
+from search.adaptive.graph import Graph, Option, Site, Tables
 from search.adaptive.judge import Aim
-from search.sampler import CLAIM, AdaptiveSampler, Choice, SpaceExhausted, _claimed, _write
+from search.adaptive.latency import LatencyModel
+from search.sampler import CLAIM, NEWS, AdaptiveSampler, Choice, SpaceExhausted, _claimed, _write, flat_prior
 
 COST = {"float": 1.0, "int8": 0.4, "int4": 0.6}
 LOST = {"float": 0.0, "int8": 0.01, "int4": 0.04}
@@ -98,6 +99,26 @@ def test_ask_and_tell_proposes_for_several_boards_at_once() -> None:
             sampler.report(trial, latency_s(choice))
             study.tell(trial, accuracy(choice))
     assert len(set(chosen(study))) == 12
+
+
+def test_a_free_site_costs_no_time() -> None:
+    options = (Option("min_max", "float", ("min_max",)), Option("mse", "float", ("mse",)))
+    graph = Graph((*network().sites, Site("ranges", "ranges", options, free=True)))
+    prior = flat_prior(graph)
+    assert not prior.sites[-1].any()
+    assert prior.sites[:-1].all()
+    with pytest.raises(ValueError, match="the site 'ranges' costs time, but it is free"):
+        LatencyModel(Tables(graph, np.ones_like(prior.sites), prior.edges))
+
+
+def test_notes_of_another_version_are_found_out_again() -> None:
+    sampler = make()
+    study = run(sampler, 4)
+    for trial in study.get_trials(deepcopy=False):
+        trial.system_attrs[NEWS] = '{"schema": 1}'
+    again = make()
+    assert not again.engine(study).memory.tables
+    assert again.choice(study.ask())
 
 
 def test_which_board_measured_is_kept_with_the_study() -> None:

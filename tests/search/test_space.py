@@ -106,6 +106,14 @@ def test_the_size_of_a_space() -> None:
     assert calibrated_space(small_space()).log10_size == pytest.approx(math.log10(18 * 3 * 2))
 
 
+def test_a_space_with_fewer_choices_for_all_layers_is_a_part_of_one_with_more() -> None:
+    more = calibrated_space(small_space())
+    assert small_space().part_of(more)
+    assert more.part_of(more)
+    assert not more.part_of(small_space())
+    assert not small_space().part_of(mixed_space())
+
+
 def test_a_space_offers_one_calibration_at_least() -> None:
     nothings: list[dict[str, Any]] = [{"calibrations": ()}, {"clippings": ()}]
     for nothing in nothings:

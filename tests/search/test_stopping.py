@@ -30,6 +30,9 @@ class Scripted:
     def propose(self) -> Candidate | None:
         return None
 
+    def foresee(self) -> None:
+        """There is nothing to renew."""
+
     def surprising(self, candidate: Candidate, latency_s: float) -> bool:
         return False
 

@@ -21,6 +21,8 @@ CLIPPED = 1e-4
 """Share of a tensor's values that the percentile method clips on either side."""
 SHRUNK = np.linspace(0.2, 1.0, 81)
 """Shares of a tensor's range that the squared error is compared at."""
+MASKED = 1e30
+"""Greater values are no activations, but say which ones count not (a causal mask)."""
 STEPS = 255
 """Of 8-bit activations."""
 
@@ -60,6 +62,8 @@ def calibrate(model: bytes, ports: Ports, inputs: Mapping[str, Array]) -> bytes:
 def clip(model: bytes, ports: Ports, inputs: Mapping[str, Array], statistics: bytes) -> dict[Calibration, bytes]:
     """Return the statistics of the methods that clip what is rare, from histograms.
 
+    A tensor that is masked with huge or infinite values keeps its range: there is nothing to be clipped between.
+
     Args:
         model: a float .tflite model.
         ports: of that model.
@@ -67,11 +71,13 @@ def clip(model: bytes, ports: Ports, inputs: Mapping[str, Array], statistics: by
         statistics: what it returned.
     """
     whole = load_statistics(statistics)
+    ends = {name: (float(qsv["min"].min()), float(qsv["max"].max())) for name, qsv in whole.items()}
+    finite = {name: pair for name, pair in ends.items() if max(map(abs, pair)) < MASKED}
     histograms: dict[str, Histogram] = {}
-    for tensors in _run(model, ports, inputs, whole, 0):
+    for tensors in _run(model, ports, inputs, finite, 0):
         for name, values in tensors.items():
             if name not in histograms:
-                histograms[name] = Histogram.between(float(whole[name]["min"].min()), float(whole[name]["max"].max()))
+                histograms[name] = Histogram.between(*finite[name])
             histograms[name].add(values)
     count = len(next(iter(inputs.values())))
     return {method: _document({**whole, **{name: _as_wide(whole[name], *ranged(histogram))
