@@ -236,7 +236,7 @@ class Loop:
         measurement = counting(entry.readings)
         entry.measurement = measurement
         entry.latency = summarise([measurement.wall_ns], self.statistic)
-        entry.evidence = Evidence(entry.latency.value(self.statistic), size, dict(metrics), len(entry.readings) > 1)
+        entry.evidence = Evidence(entry.latency.value(self.statistic), size, dict(metrics))
         self.by_artifact[measurement.artifact_sha256] = entry
 
     def _keep_golden(self, report: HostReport) -> None:

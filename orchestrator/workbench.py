@@ -116,7 +116,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
             evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, prepared.metric_names,
                                          place, agent, parse_accuracy(config.accuracy))
             layers = _map_layers(store, prepared, target, model)
-            grouped = _with_groups(store, prepared, layers)
+            grouped = _with_groups(store, prepared, layers if config.prune else _plain_for_all(layers))
             if config.prune and not grouped.layers.space.groups:
                 progress.note("--prune: no channels can be pruned: " + "; ".join(
                     f"{entry.name}: {entry.reason}" if entry.name else entry.reason for entry in grouped.left_out))
@@ -187,6 +187,12 @@ def _map_layers(store: Store, prepared: Prepared, target: Target, model: Referen
         return map_layers(read_graph(store.blobs.path(prepared.float_model)), target)
     except ValueError as error:
         raise ModelError(f"{model.text}: {error}") from error
+
+
+def _plain_for_all(layers: LayerMap) -> LayerMap:
+    """Leave the choices for all layers as they are by default: see docs/decisions/0011-choices-for-all-layers.md."""
+    space = layers.space
+    return replace(layers, space=replace(space, calibrations=space.calibrations[:1], clippings=space.clippings[:1]))
 
 
 def _with_groups(store: Store, prepared: Prepared, layers: LayerMap) -> Grouped:

@@ -44,8 +44,6 @@ class Evidence:
     size_bytes: int
     metrics: Mapping[str, float]
     """On the validation split; higher is better."""
-    repeated: bool = False
-    """The latency was read more than once: it is no spike."""
 
 
 @dataclass(frozen=True, slots=True)

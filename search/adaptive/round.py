@@ -169,7 +169,9 @@ class Round:
         within = self.judge.posterior.tables().total(children) <= max(self._targets)
         for resource in self.extra:
             within &= resource.tables.total(children) <= resource.limit
-        within &= np.array([key_of(c) not in self.memory.levels for c in children], bool)
+        timed = self.graph.timed  # a child that differs from a known one in free sites alone is its twin
+        known = set(map(key_of, self.known[0][:, timed]))
+        within &= np.array([key_of(c) not in known for c in children[:, timed]], bool)
         children = children[within]
         found: Ints = children[np.argsort(self.corrected.predict(children), kind="stable")[:SCREENED]]
         return found

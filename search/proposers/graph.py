@@ -84,10 +84,9 @@ class GraphProposer:
         before = self._estimates.get(candidate.id) or Estimate(None, {})
         self._estimates[candidate.id] = replace(before, size_bytes=evidence.size_bytes, metrics=evidence.metrics)
         excess = {name: value for name, value in self._goal.constraints(evidence).items() if name != "latency"}
-        self._searcher.tell(picks, evidence.latency_s, float(evidence.metrics[self._goal.objective]), excess,
-                            evidence.repeated)
-        self._believed.readings.append(Reading(tuple(int(option) for option in picks), evidence.latency_s,
-                                               evidence.repeated))
+        # A reading that was repeated may still be called a spike: what no correction explains must not bend them all.
+        self._searcher.tell(picks, evidence.latency_s, float(evidence.metrics[self._goal.objective]), excess)
+        self._believed.readings.append(Reading(tuple(int(option) for option in picks), evidence.latency_s))
 
     def surprising(self, candidate: Candidate, latency_s: float) -> bool:
         """See Proposer: whatever the searcher makes of latencies."""
