@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from search.space import Calibration, Clipping, LayerConfig, Scheme, SearchSpace
+from search.space import FOR_ALL, Calibration, Clipping, LayerConfig, Scheme, SearchSpace
 
 
 class Recovery(StrEnum):
@@ -101,8 +101,8 @@ class Candidate:
     @property
     def for_all(self) -> Mapping[str, str]:
         """What was chosen for all layers together, where it is not the first: `calibration`, `clipping`."""
-        chosen = {"calibration": (self.calibration, Calibration.MIN_MAX), "clipping": (self.clipping, Clipping.NONE)}
-        return {name: value.value for name, (value, first) in chosen.items() if value is not first}
+        chosen: Mapping[str, Calibration | Clipping] = {"calibration": self.calibration, "clipping": self.clipping}
+        return {name: value.value for name, value in chosen.items() if value is not FOR_ALL[name]}
 
     @cached_property
     def canonical(self) -> str:

@@ -51,6 +51,10 @@ class Clipping(StrEnum):
     """Least squared error by Newton's method (Sakr et al. 2022, arXiv 2206.06501, equation 6)."""
 
 
+FOR_ALL: Mapping[str, Calibration | Clipping] = {"calibration": Calibration.MIN_MAX, "clipping": Clipping.NONE}
+"""What is chosen for all layers together -> its first value, with which nothing is said of it."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class LayerConfig:
     """The numeric format of one layer; bits of 32 mean float32."""

@@ -24,14 +24,13 @@ from orchestrator.store import records
 from orchestrator.store.errors import StoreUnusable
 from orchestrator.store.records import StudyRecord, TrialHistory
 from orchestrator.store.store import Store
-from search.space import Calibration, Clipping, SearchSpace
+from search.space import FOR_ALL, SearchSpace
 
 TRIAL_ID = "trial_id"
 WIDTH = "width:"
 """Before a group's name, where its kept channels are a parameter."""
-FOR_ALL = "for_all:"
+TOGETHER = "for_all:"
 """Before what is chosen for all layers together."""
-FIRST = {"calibration": Calibration.MIN_MAX.value, "clipping": Clipping.NONE.value}
 _LOCK_GRACE_S = 3
 """A lock that a killed process left behind is broken after this time; a write takes milliseconds."""
 
@@ -101,7 +100,7 @@ class OptunaJournal:
         labels: Mapping[str, str | int] = {
             **candidate["layers"], **self._full,
             **{f"{WIDTH}{name}": width for name, width in candidate.get("widths", {}).items()},
-            **{f"{FOR_ALL}{name}": candidate.get(name, first) for name, first in FIRST.items()}}
+            **{f"{TOGETHER}{name}": candidate.get(name, first) for name, first in FOR_ALL.items()}}
         # A baseline may be outside the space (other numeric formats): those layers are no parameters.
         params = {name: labels[name] for name, distribution in self._choices.items()
                   if labels.get(name) in distribution.choices}
@@ -156,5 +155,5 @@ def _distributions(space: SearchSpace) -> dict[str, CategoricalDistribution]:
     for_all: dict[str, list[str]] = {"calibration": [*space.calibrations], "clipping": [*space.clippings]}
     return {**layers, **{f"{WIDTH}{group.name}": CategoricalDistribution(list(group.widths))
                          for group in space.groups},
-            **{f"{FOR_ALL}{name}": CategoricalDistribution([str(value) for value in values])
+            **{f"{TOGETHER}{name}": CategoricalDistribution([str(value) for value in values])
                for name, values in for_all.items() if len(values) > 1}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -26,7 +26,7 @@ from orchestrator.store.records import (
 )
 from orchestrator.store.samples import pack, unpack
 from profilers.measurement import Measurement, Sensors
-from search.space import Calibration, Clipping, Layer, LayerConfig, PruneGroup, SearchSpace
+from search.space import FOR_ALL, Calibration, Clipping, Layer, LayerConfig, PruneGroup, SearchSpace
 
 
 def space_to_json(space: SearchSpace) -> dict[str, JsonValue]:
@@ -37,25 +37,21 @@ def space_to_json(space: SearchSpace) -> dict[str, JsonValue]:
     groups: list[JsonValue] = [
         {"name": group.name, "channels": group.channels, "widths": list(group.widths),
          "produced_by": list(group.produced_by), "read_by": list(group.read_by)} for group in space.groups]
-    for_all: dict[str, JsonValue] = {"calibrations": list(space.calibrations), "clippings": list(space.clippings)}
+    for_all: dict[str, Sequence[str]] = {"calibration": space.calibrations, "clipping": space.clippings}
     return {"compiler": space.compiler, "layers": layers, **({"groups": groups} if groups else {}),
-            **{key: values for key, values in for_all.items() if values != [_ONLY[key]]}}
-
-
-_ONLY = {"calibrations": Calibration.MIN_MAX, "clippings": Clipping.NONE}
-"""What a space offers that names no such choices."""
+            **{f"{name}s": list(values) for name, values in for_all.items() if values != (FOR_ALL[name],)}}
 
 
 def space_from_json(data: Mapping[str, JsonValue]) -> SearchSpace:
     """Read what `space_to_json` wrote. Raises ValueError."""
     return SearchSpace(str(data["compiler"]), tuple(_layer(item) for item in _listed(data["layers"], "layers")),
                        tuple(_group(item) for item in _listed(data.get("groups", []), "groups")),
-                       tuple(Calibration(str(name)) for name in _choices(data, "calibrations")),
-                       tuple(Clipping(str(name)) for name in _choices(data, "clippings")))
+                       tuple(Calibration(str(name)) for name in _choices(data, "calibration")),
+                       tuple(Clipping(str(name)) for name in _choices(data, "clipping")))
 
 
-def _choices(data: Mapping[str, JsonValue], key: str) -> list[JsonValue]:
-    return _listed(data.get(key, [_ONLY[key]]), key)
+def _choices(data: Mapping[str, JsonValue], name: str) -> list[JsonValue]:
+    return _listed(data.get(f"{name}s", [FOR_ALL[name]]), f"{name}s")
 
 
 def _listed(found: JsonValue, what: str) -> list[JsonValue]:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from recipes.bundle.schema import RECIPE, SCHEMA, BundleError, Recipe, recipe_schema
 from search.candidate import Recovery
-from search.space import Calibration, Clipping
+from search.space import FOR_ALL
 
 DAMAGED = "the file is damaged, cut off or was edited: copy the bundle again, or export it again"
 
@@ -55,8 +55,7 @@ def load_recipe(folder: Path) -> Recipe:
     if version == 1:
         data = _upgraded(data, path, 2, {"widths": {}, "recovery": Recovery.NONE.value}, {"prune_criterion": None})
     if version in (1, 2):
-        chosen = {"calibration": Calibration.MIN_MAX.value, "clipping": Clipping.NONE.value}
-        data = _upgraded(data, path, SCHEMA, chosen, {})
+        data = _upgraded(data, path, SCHEMA, {name: first.value for name, first in FOR_ALL.items()}, {})
     try:
         return Recipe.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:

@@ -196,7 +196,8 @@ class Engine:
 
     def _price(self, center: Ints) -> float:
         """Return what a sensitivity table costs, in passes."""
-        return len(probes(self.graph, center)) + self.narrowing * self._widenings
+        known = self.memory.divergence
+        return sum(key_of(row) not in known for row in probes(self.graph, center)) + self.narrowing * self._widenings
 
     @cached_property
     def _widenings(self) -> int:
@@ -230,11 +231,13 @@ class Engine:
             return configs
         chance, predicted = round_.judge.probability(configs), round_.corrected.predict(configs)
         order = np.argsort(np.where(chance >= LEAST_PROBABILITY / 2, predicted, np.inf), kind="stable")
-        prices = np.cumsum([1 + self.narrowing * fresh for fresh in round_.fresh_levels(configs[order])])
-        kept = order[:max(self.evaluations, int((prices <= self._credit()).sum()))]
+        unknown = np.array([key_of(config) not in self.memory.divergence for config in configs[order]], bool)
+        narrowing = unknown * self.narrowing * round_.fresh_levels(configs[order])
+        affordable = int((np.cumsum(unknown + narrowing) <= self._credit()).sum())
+        kept = order[:max(self.evaluations, affordable)]
         configs, chance = configs[kept], chance[kept]
-        divergence = round_.diverging(configs, self.divergence(configs))
-        self.memory.note_passes(int(prices[len(kept) - 1]))
+        divergence = round_.corrected_divergence(configs, self.memory.diverging(self.divergence, configs))
+        self.memory.note_passes(int(narrowing[:len(kept)].sum()))
         if self.aim is Aim.FRONT:
             order = round_.spread_out(configs, divergence, self.evaluations)
         else:

@@ -11,9 +11,9 @@ import numpy as np
 
 from search.adaptive.graph import Floats, Graph, Ints
 from search.adaptive.luck import Close, believed
-from search.adaptive.quality import Divergence, Sensitivity, measure_sensitivity
+from search.adaptive.quality import Divergence, Sensitivity, measure_sensitivity, probes
 
-SCHEMA = 3
+SCHEMA = 4
 MEASURED = 99
 """The level of what was told with a measurement: perhaps on a board, and on other examples than the host's."""
 SHRUNK = 4
@@ -42,12 +42,15 @@ class News:
     passes: int = 0
     """Calibration passes beyond the first table."""
     close: Mapping[bytes, Close] = field(default_factory=dict)
+    divergence: Mapping[bytes, float] = field(default_factory=dict)
+    """Of configurations outside of tables."""
 
     def __add__(self, other: News) -> News:
         """Return both."""
         accuracy = {key: {**other.accuracy.get(key, {}), **self.accuracy.get(key, {})}
                     for key in (*other.accuracy, *self.accuracy)}
-        return News((*other.tables, *self.tables), accuracy, self.passes + other.passes, {**other.close, **self.close})
+        return News((*other.tables, *self.tables), accuracy, self.passes + other.passes,
+                    {**other.close, **self.close}, {**other.divergence, **self.divergence})
 
     def to_json(self) -> str:
         """Write it down exactly."""
@@ -55,6 +58,7 @@ class News:
             "schema": SCHEMA, "passes": self.passes,
             "tables": [{"center": t.center.tolist(), "values": t.values.tolist(), "floating": t.floating}
                        for t in self.tables],
+            "divergence": [[np.frombuffer(key, np.int64).tolist(), value] for key, value in self.divergence.items()],
             "close": [[np.frombuffer(key, np.int64).tolist(), close.divergence, close.luck]
                       for key, close in self.close.items()],
             "accuracy": [[np.frombuffer(key, np.int64).tolist(), level, None if np.isnan(value) else value]
@@ -73,7 +77,8 @@ class News:
         for config, level, value in data["accuracy"]:
             accuracy.setdefault(key_of(np.array(config)), {})[level] = float("nan") if value is None else float(value)
         close = {key_of(np.array(config)): Close(*values) for config, *values in data["close"]}
-        return cls(tables, accuracy, data["passes"], close)
+        divergence = {key_of(np.array(config)): float(value) for config, value in data["divergence"]}
+        return cls(tables, accuracy, data["passes"], close, divergence)
 
 
 class Memory:
@@ -84,6 +89,8 @@ class Memory:
         self.levels: dict[bytes, dict[int, float]] = {}
         """See Accuracies."""
         self.close: dict[bytes, Close] = {}
+        self.divergence: dict[bytes, float] = {}
+        """From float32."""
         self.tables: list[Sensitivity] = []
         """The first is around float32."""
         self.passes = 0
@@ -97,20 +104,22 @@ class Memory:
         for key, levels in news.accuracy.items():
             self.levels[key] = {**self.levels.get(key, {}), **levels}
         self.close.update(news.close)
+        self.divergence.update(news.divergence)
         self.passes += news.passes
 
     def take_table(self, divergence: Divergence, center: Ints, floating: bool = False) -> None:
         """Measure a sensitivity table."""
-        values: list[Floats] = []
+        rows = probes(self._graph, center)
+        fresh = self._diverge(divergence, rows)
+        finding = Finding(center, self._divergences(rows), floating)
+        self._keep(finding)
+        self._note(News(tables=(finding,), passes=0 if floating else len(fresh)))
 
-        def asked(configs: Ints) -> Floats:
-            values.append(divergence(configs))
-            return values[-1]
-
-        least = 0.0 if floating else None
-        self.tables.append(measure_sensitivity(self._graph, asked, center, least))
-        found = np.concatenate(values)
-        self._note(News(tables=(Finding(center, found, floating),), passes=0 if floating else len(found)))
+    def diverging(self, divergence: Divergence, configs: Ints) -> Floats:
+        """Return divergences: (configurations,); what is known the host is not asked again."""
+        fresh = self._diverge(divergence, configs)
+        self._note(News(divergence=fresh, passes=len(fresh)))
+        return self._divergences(configs)
 
     def note_accuracy(self, configs: Ints, accuracy: Floats, level: int = 0) -> None:
         """Take in what the host computed at a level."""
@@ -174,9 +183,22 @@ class Memory:
         keys = sorted(accuracy)
         return configs_of(keys, self._graph.length), np.array([accuracy[key] for key in keys])
 
+    def _diverge(self, divergence: Divergence, configs: Ints) -> dict[bytes, float]:
+        """Ask the host for what is not known, and return that."""
+        missing = [key for key in dict.fromkeys(map(key_of, configs)) if key not in self.divergence]
+        values = divergence(configs_of(missing, self._graph.length)) if missing else ()
+        fresh = dict(zip(missing, map(float, values), strict=True))
+        self.divergence.update(fresh)
+        return fresh
+
+    def _divergences(self, configs: Ints) -> Floats:
+        return np.array([self.divergence[key] for key in map(key_of, configs)])
+
     def _keep(self, finding: Finding) -> None:
+        rows = probes(self._graph, finding.center)
+        self.divergence.update(zip(map(key_of, rows), map(float, finding.values), strict=True))
         least = 0.0 if finding.floating else None
-        self.tables.append(measure_sensitivity(self._graph, lambda _: finding.values, finding.center, least))
+        self.tables.append(measure_sensitivity(self._graph, self._divergences, finding.center, least))
 
     def _note(self, fresh: News) -> None:
         self.passes += fresh.passes

@@ -85,7 +85,7 @@ class Round:
                          for target in targets[1:2] for loss in doubted]
         return unique(np.concatenate([solve_all(problems), self._cross(rng)]))
 
-    def diverging(self, configs: Ints, divergence: Floats) -> Floats:
+    def corrected_divergence(self, configs: Ints, divergence: Floats) -> Floats:
         """Return measured divergences, corrected as the table is: (configurations,)."""
         table: Floats = self.memory.tables[-1].predict(configs)
         return divergence + self.corrected.predict(configs) - table

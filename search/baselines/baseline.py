@@ -59,8 +59,7 @@ class Baseline:
             self._ledger.take(found)
         return found
 
-    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float],
-             repeated: bool = False) -> None:
+    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float]) -> None:
         """See Searcher; every latency is believed."""
         self._strategy.learn(config, self._ledger.tell(config, latency_s, accuracy, excess))
 

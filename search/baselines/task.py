@@ -78,8 +78,7 @@ class Searcher(Protocol):
     def propose(self) -> Ints | None:
         """Return a legal configuration that was neither proposed nor told before; None when there is none left."""
 
-    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float],
-             repeated: bool = False) -> None:
+    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float]) -> None:
         """Take a measurement of a configuration, proposed here or not, the first or a repeated one.
 
         Args:
@@ -87,7 +86,6 @@ class Searcher(Protocol):
             latency_s: as the board says.
             accuracy: as the host says; NaN where it is not known.
             excess: constraint -> relative violation, of those beside latency; one holds when it is at most 0.
-            repeated: the latency is no spike: it was read more than once.
         """
 
     def tell_infeasible(self, config: Ints) -> None:

@@ -49,11 +49,10 @@ class AdaptiveSearcher:
             self.engine.blocked.add(key_of(config))
         return config
 
-    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float],
-             repeated: bool = False) -> None:
+    def tell(self, config: Ints, latency_s: float, accuracy: float, excess: Mapping[str, float]) -> None:
         """See Searcher."""
         broken = any(not value <= 0 for value in excess.values())
-        self.engine.tell(config, latency_s, float("nan") if broken else accuracy, repeated)
+        self.engine.tell(config, latency_s, float("nan") if broken else accuracy)
 
     def tell_infeasible(self, config: Ints) -> None:
         """See Searcher."""
@@ -67,7 +66,7 @@ class AdaptiveSearcher:
     def learn(self, notes: str, same: bool) -> None:
         """See Searcher."""
         news = News.from_json(notes)
-        self.engine.learn(news if same else News(news.tables, passes=news.passes))
+        self.engine.learn(news if same else News(news.tables, passes=news.passes, divergence=news.divergence))
 
     def choice(self) -> Ints | None:
         """Return the most accurate (or fastest) that meets the budget with probability `CONFIDENCE`."""

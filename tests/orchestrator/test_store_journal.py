@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
@@ -29,7 +30,7 @@ from orchestrator.store.records import (
 from orchestrator.store.store import Store
 from profilers.measurement import Measurement, Sensors
 from search.candidate import Candidate
-from search.space import FLOAT32, Layer, LayerConfig, Scheme, SearchSpace
+from search.space import FLOAT32, Calibration, Clipping, Layer, LayerConfig, Scheme, SearchSpace
 
 INT8 = LayerConfig(8, 8, Scheme.STATIC)
 SPACE = SearchSpace("tflite", tuple(Layer(name, "CONV_2D", (FLOAT32, INT8)) for name in ("stem", "body", "head")))
@@ -85,6 +86,22 @@ def test_optuna_sees_what_the_store_knows(store: Store, study: StudyRecord) -> N
     assert [trial.number for trial in found.best_trials] == [1]
     figure = optuna.visualization.plot_pareto_front(found)
     assert len(figure.data) > 0
+
+
+def test_what_is_chosen_for_all_layers_is_a_parameter(store: Store) -> None:
+    layers = tuple(replace(layer, weights=100) for layer in SPACE.layers)
+    space = replace(SPACE, layers=layers, calibrations=tuple(Calibration), clippings=tuple(Clipping))
+    study = store.create_study(NewStudy("demo", 1, {}, "m" * 64, space, {}))
+    int8 = dict.fromkeys(space.by_name, INT8)
+    for candidate in (Candidate.of(space, int8), Candidate.of(space, int8, calibration=Calibration.MSE,
+                                                              clipping=Clipping.OCTAV)):
+        trial = store.add_trial(study.id, candidate, TrialRole.SEED)
+        store.finish_trial(trial.id, TrialState.INFEASIBLE, reason="crashes the runtime")
+    OptunaJournal(store, study, "top1").catch_up()
+    chosen = [{name: value for name, value in trial.params.items() if name.startswith("for_all:")}
+              for trial in load(store, study).trials]
+    assert chosen == [{"for_all:calibration": "min_max", "for_all:clipping": "none"},
+                      {"for_all:calibration": "mse", "for_all:clipping": "octav"}]
 
 
 def test_catching_up_never_adds_a_trial_twice(store: Store, study: StudyRecord) -> None:

@@ -16,7 +16,6 @@ from search.adaptive.quality import measure_sensitivity
 from search.adaptive.solver import solve
 from search.candidate import Candidate
 from search.goal import Goal
-from search.proposers.adaptive import AdaptiveSearcher
 from search.proposers.graph import GraphProposer
 from search.space import SearchSpace
 from tests.search.adaptive_spaces import (
@@ -442,14 +441,6 @@ def test_nothing_surprises_while_little_is_known() -> None:
         evidence = board.evidence(candidate)
         assert not asked.surprising(candidate, 100 * evidence.latency_s), number
         asked.tell(candidate, evidence)
-
-
-def test_a_latency_that_was_read_twice_is_no_spike() -> None:
-    bench = Bench.by_chance(leveled(4))
-    searcher = AdaptiveSearcher(bench.task())
-    for config, repeated in ((np.array([0, 0, 0, 0]), False), (np.array([1, 1, 1, 1]), True)):
-        searcher.tell(config, bench.latency_s(config), 0.9, {}, repeated)
-    assert [reading.confirmed for reading in searcher.engine.model.readings] == [False, True]
 
 
 # What is chosen for all layers together

@@ -10,6 +10,7 @@ import pytest
 from search.adaptive.engine import PROMOTIONS
 from search.adaptive.graph import Floats, Ints
 from search.adaptive.memory import MEASURED, SHRUNK, Memory, News, key_of
+from search.adaptive.quality import probes
 from search.baselines.task import Task
 from search.proposers.adaptive import AdaptiveSearcher
 from tests.search.tasks import Bench, leveled
@@ -79,6 +80,36 @@ def test_notes_say_what_was_built() -> None:
     assert str(again.levels) == str(memory.levels), "NaN is no equal of itself"
     assert again.accuracy[key_of(configs[0])] == 0.7, "the built one counts"
     assert np.isnan(again.accuracy[key_of(configs[1])])
+
+
+def test_a_replayed_search_asks_for_no_divergence_twice() -> None:
+    bench, asked = Bench.by_chance(leveled(5, levels=2)), list[bytes]()
+
+    def divergence(configs: Ints) -> Floats:
+        asked.extend(key_of(config) for config in configs)
+        return bench.divergence(configs)
+
+    def made(seed: int) -> AdaptiveSearcher:
+        searcher = AdaptiveSearcher(replace(bench.task(), divergence=divergence, seed=seed))
+        searcher.engine.passes = 200  # a host that can screen more than it evaluates
+        return searcher
+
+    searcher, notes = made(0), list[str]()
+    for _ in range(4):
+        bench.drive(searcher, 1)
+        notes.append(searcher.notes() or "")
+    before = set(asked)
+    assert len(asked) == len(before), "not within one search either"
+    tables = {key_of(row) for table in searcher.engine.memory.tables for row in probes(bench.graph, table.center)}
+    assert before - tables - set(searcher.engine.memory.levels), "some were screened, and not evaluated"
+    again = made(1)
+    for text in notes:
+        again.learn(text, True)
+    for config, latency_s in bench.told:
+        again.tell(config, latency_s, float(bench.accuracy(config[None])[0]), {})
+    bench.drive(again, 3)
+    assert len(asked) > len(before), "other draws screen others"
+    assert len(asked) == len(set(asked))
 
 
 @dataclass
