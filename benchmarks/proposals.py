@@ -1,6 +1,6 @@
 """How long the adaptive engine thinks: milliseconds a proposal, without what it asks of the host.
 
-    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -m benchmarks.proposals
+    .venv/bin/python -m benchmarks.proposals
         [--layers 20,60] [--measurements 100,1000] [--repeats 7]
 
 Made-up networks with skips: 20 options a layer (five formats at four widths), a prior that is 20 % wrong for every

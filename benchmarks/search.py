@@ -8,6 +8,7 @@ Every study measures the baselines that it needs (they count), then what its sam
 accurate candidate among the first n measurements that meets the budget when it is measured again, side by side with the
 baseline: the most accurate of every prefix are measured again, one after the other until one meets it, and evaluated on
 the test split.
+A whole table takes hours: with `--store` it is finished in several runs, the measurements again are made in the last.
 `--networks residual4x` is the residual network four times as wide (benchmarks/wide.py), trained at first use.
 Latencies of one table are from one run on one machine. Several priors make one row each for every sampler; all but the
 roofline need a store in which a cost model of this kind of board was trained (docs/costmodel.md).
@@ -39,7 +40,7 @@ from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
 from orchestrator.costmodel import AUTO
 from orchestrator.progress import Silent
-from orchestrator.store.records import TrialRole
+from orchestrator.store.records import StudyStatus, TrialRole
 from orchestrator.store.store import Store
 from orchestrator.study_run import StudyRun
 from orchestrator.units import parse_budget, show_seconds
@@ -79,6 +80,7 @@ class Study:
     proposed_from: int
     """Measurements before the first proposal."""
     wall_s: float
+    """Until the last candidate was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +93,21 @@ class Checked:
 
 
 def search(store: Store, inventory: Inventory, keys: dict[str, object], sampler: str, seed: int, name: str) -> Study:
-    """Run a study and read what it measured."""
-    started = time.perf_counter()
+    """Run a study, unless the store has it finished, and read what it measured."""
     config = StudyConfig.model_validate({"study": name, "sampler": sampler, "seed": seed, **keys})
-    StudyRun(store, inventory, config, Path.cwd(), Silent()).run()
+    there = {record.name: record.status for record in store.studies()}
+    if there.get(name) is not StudyStatus.FINISHED:
+        StudyRun(store, inventory, config, Path.cwd(), Silent(), resume=name in there).run()
     study = store.study(name)
-    trials, before = [], 0
+    trials, before, ended = [], 0, study.created_at
     for history in store.histories(study.id):
-        accuracy = history.value("top1")
+        accuracy, ended = history.value("top1"), max(ended, history.trial.finished_at or ended)
         if history.latency_s is not None and accuracy is not None:
             trials.append(Measured(Candidate.from_json(study.space, history.trial.candidate), history.latency_s,
                                    accuracy))
             before += history.trial.role is not TrialRole.SEARCH
-    return Study(sampler, config.prior, seed, name, tuple(trials), before, time.perf_counter() - started)
+    wall_s = (ended - study.created_at).total_seconds()
+    return Study(sampler, config.prior, seed, name, tuple(trials), before, wall_s)
 
 
 def finalists(study: Study, count: int, limit: float, base: str) -> list[Candidate]:
@@ -142,7 +146,7 @@ def case(console: Console, store: Store, inventory: Inventory, board: str, netwo
     points = [n for n in POINTS if n < given.measurements] + [given.measurements]
     rows = [(sampler, prior) for sampler in given.samplers for prior in given.priors]
     studies = [search(store, inventory, {**keys, "prior": prior}, sampler, seed,
-                      f"{network}-{budget}-{sampler}-{prior}-{seed}".replace(":", "-"))
+                      f"{network}-{budget}-{board}-{sampler}-{prior}-{seed}".replace(":", "-"))
                for seed in range(given.seeds) for sampler, prior in rows]
     config = StudyConfig.model_validate({"study": "check", **keys})
     with open_workbench(store, inventory, config, Path.cwd(), Silent()) as bench:
@@ -243,7 +247,7 @@ def main() -> None:
     parser.add_argument("--priors", default=AUTO)
     parser.add_argument("--board", choices=("local", "loopback"), default="local")
     parser.add_argument("--prune", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--store", type=Path, help="Keep the studies here.")
+    parser.add_argument("--store", type=Path, help="Keep the studies here, and do not run again what it has.")
     given = parser.parse_args()
     given.samplers, given.priors = given.samplers.split(","), given.priors.split(",")
     optuna.logging.set_verbosity(optuna.logging.WARNING)

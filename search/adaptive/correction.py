@@ -12,6 +12,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from search.adaptive.graph import Floats, Graph, Ints
+from search.adaptive.one_core import one_core
 from search.adaptive.quality import Sensitivity
 
 LEAST = 16
@@ -26,6 +27,7 @@ NOISES = (0.1, 0.2, 0.4, 0.8)
 """Noise as a share of the spread of what the table missed."""
 
 
+@one_core()
 def corrected(graph: Graph, table: Sensitivity, configs: Ints, accuracy: Floats) -> Floats:
     """Return a table that agrees better with accuracies: (sites, width), in the unit of the divergence."""
     order = np.argsort(-np.where(np.isfinite(accuracy), accuracy, -np.inf), kind="stable")[:MOST]

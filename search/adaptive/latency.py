@@ -23,6 +23,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from search.adaptive.graph import Bools, Floats, Graph, Ints, Tables
+from search.adaptive.one_core import one_core
 from search.adaptive.posterior import Posterior, Rows, ridge
 
 WIDTHS = (1.0, 4.0, 16.0, 64.0)
@@ -235,6 +236,7 @@ class LatencyModel:
             base[b] += switching[e]
         return rows, base
 
+    @one_core()
     def posterior(self) -> Posterior:
         """Return what is believed after all readings and profiles."""
         features, missed, scale = self._evidence()

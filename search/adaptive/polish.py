@@ -66,10 +66,11 @@ def polish(problem: Problem, config: Ints) -> Ints:
     """Improve a configuration while a single change, a group's level or two changes together help."""
     graph = problem.graph
     for _ in range(STEPS):
-        excess, loss = float(problem.excess(config[None])[0]), float(problem.losses(config[None])[0])
+        loss = float(problem.losses(config[None])[0])
         lost = problem.loss - problem.loss[np.arange(graph.length), config][:, None]
         used = np.array([r.total(config[None])[0] / limit - 1
                          for r, limit in zip(problem.resources, problem.limits, strict=True)])
+        excess = float(used.max(initial=-1.0))
         moved = [changes(r, config) / limit for r, limit in zip(problem.resources, problem.limits, strict=True)]
         after = np.array([u + m for u, m in zip(used, moved, strict=True)]).max(0) if moved else np.full_like(lost, -1)
         here = graph.levels[np.arange(graph.length), config]

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 from search.adaptive.graph import Bools, Floats, Ints, Tables
+from search.adaptive.one_core import one_core
 
 if TYPE_CHECKING:
     from search.adaptive.latency import LatencyModel
@@ -94,6 +95,7 @@ class Posterior:
         similar = self._variance - np.diag(np.diag(self._variance))
         return np.where(similar.any(1), self._missed - self._features @ self.mean - similar @ self._weights, found)
 
+    @one_core()
     def draw(self, rng: np.random.Generator) -> Floats:
         """Return corrections drawn from the posterior (Matheron's rule)."""
         start = rng.normal(size=len(self._prior)) * np.sqrt(self._prior)
@@ -120,6 +122,7 @@ class Posterior:
             self._predicted[key] = self._predict(configs)
         return self._predicted[key]
 
+    @one_core()
     def _predict(self, configs: Ints) -> tuple[Floats, Floats]:
         model = self._model
         features, base = model.features(configs), model.prior.total(configs)

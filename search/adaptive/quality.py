@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from search.adaptive.graph import Floats, Graph, Ints
+from search.adaptive.graph import Floats, Graph, Ints, Option
 
 Divergence = Callable[[Ints], Floats]
 """(configurations, sites) -> divergence of the outputs from float32: (configurations,), 0 or more."""
@@ -45,7 +46,7 @@ def measure_sensitivity(graph: Graph, divergence: Divergence, center: Ints, leas
         center: the configuration around which sites change.
         least: a lower bound of every entry, e.g. 0 around float32, where nothing can improve.
     """
-    plans = [_plan(graph, index, int(center[index])) for index in range(graph.length)]
+    plans = _plans(graph, center)
     rows, places = _rows(graph, center, plans)
     values = divergence(rows)
     finite = values[np.isfinite(values)]
@@ -62,7 +63,7 @@ def measure_sensitivity(graph: Graph, divergence: Divergence, center: Ints, leas
 
 def probes(graph: Graph, center: Ints) -> Ints:
     """Return the configurations that a table around a center needs, the center first: (count, sites)."""
-    return _rows(graph, center, [_plan(graph, index, int(center[index])) for index in range(graph.length)])[0]
+    return _rows(graph, center, _plans(graph, center))[0]
 
 
 def _rows(graph: Graph, center: Ints, plans: Sequence[_Plan]) -> tuple[Ints, dict[tuple[int, int], int]]:
@@ -99,8 +100,12 @@ class _Plan:
                 for o, terms in enumerate(self.terms)]
 
 
-def _plan(graph: Graph, index: int, center: int) -> _Plan:
-    options = graph.sites[index].options
+def _plans(graph: Graph, center: Ints) -> list[_Plan]:
+    return [_plan(site.options, int(option)) for site, option in zip(graph.sites, center, strict=True)]
+
+
+@lru_cache(maxsize=4096)
+def _plan(options: tuple[Option, ...], center: int) -> _Plan:
     here = options[center].attributes
     terms = tuple(tuple((k, v) for k, (v, own) in enumerate(zip(option.attributes, here, strict=True)) if v != own)
                   for option in options)

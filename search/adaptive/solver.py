@@ -168,8 +168,9 @@ class _Stack:
             active = np.array(going, np.int64)
             if not len(active):
                 break
-            steps = np.array([np.linspace(low[r], high[r], FINER + 2)[1:] if low[r] == 0 else
-                              np.geomspace(low[r], high[r], FINER + 2)[1:] for r in active])
+            least, most = low[active, None], high[active, None]
+            share = np.linspace(0, 1, FINER + 2)[None, 1:]
+            steps = np.where(least > 0, np.where(least > 0, least, most) ** (1 - share) * most ** share, share * most)
         return [self._ends(of, unique(np.array(rows))) for of, rows in zip(self.problems, kept, strict=True)]
 
     def _run(self, problem: Ints, multipliers: Floats, assigned: Ints) -> Ints:

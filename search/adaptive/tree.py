@@ -14,7 +14,7 @@ import numpy as np
 
 from search.adaptive.graph import Bools, Floats, Graph, Ints, Tables
 
-ROUNDS = 3
+ROUNDS = 2
 """Of the skips' ends, within one solution."""
 
 
