@@ -244,15 +244,19 @@ class LatencyModel:
             return Posterior(self, features, missed, np.ones((0, 0)), self._variance(1.0), NOISE_PRIOR[0], RESTS[0])
         rows = Rows(features, missed, np.nan_to_num(scale), self._site_noise(len(missed)), self._similar(),
                      np.array([r.confirmed for r in self.readings] + [True] * (len(missed) - len(self.readings))))
-        width, noise, rest = self._scales(rows)
-        spikes = np.zeros(len(missed))
-        for _ in range(SPIKE_ROUNDS):
-            found = Posterior(self, features, missed, rows.variance(noise, rest, spikes), self._variance(width), noise,
-                              rest)
+        return self._without_spikes(rows, *self._scales(rows))
+
+    def _without_spikes(self, rows: Rows, width: float, noise: float, rest: float) -> Posterior:
+        """Return what is believed when readings that noise does not explain count for little."""
+        spikes = np.zeros(len(rows.missed))
+        found = Posterior(self, rows.features, rows.missed, rows.variance(noise, rest, spikes), self._variance(width),
+                          noise, rest)
+        for _ in range(SPIKE_ROUNDS - 1):
             grown = np.where(self._spiked(found, rows), np.maximum(found.left_over(), spikes), spikes)
             if not ((grown > 0) & (spikes == 0)).any():
                 break
             spikes = grown
+            found = found.with_variance(rows.variance(noise, rest, spikes))
         return found
 
     def _spiked(self, found: Posterior, rows: Rows) -> Bools:

@@ -61,7 +61,7 @@ class Posterior:
     """The corrections after the evidence."""
 
     def __init__(self, model: LatencyModel, features: Floats, missed: Floats, variance: Floats, prior: Floats,
-                 noise: float, rest: float) -> None:
+                 noise: float, rest: float, gram: Floats | None = None) -> None:
         """Solve for the corrections.
 
         Args:
@@ -72,14 +72,20 @@ class Posterior:
             prior: (corrections,), their variance.
             noise: relative standard deviation of one measurement.
             rest: relative standard deviation of what does not add up.
+            gram: (rows, rows), what the corrections explain together, where it is known.
         """
-        self._predicted: dict[bytes, tuple[Floats, Floats]] = {}
+        self._predicted: dict[bytes, tuple[float, float]] = {}
         self._model, self._features, self._variance, self._prior = model, features, variance, prior
         self.noise, self._rest, self._missed = noise, rest, missed
-        covariance = (features * prior) @ features.T + variance
-        self._root = np.linalg.cholesky(covariance + ridge(len(missed)))
+        self._gram = (features * prior) @ features.T if gram is None else gram
+        self._root = np.linalg.cholesky(self._gram + variance + ridge(len(missed)))
         self._weights = self._solve(missed)
         self.mean = prior * (features.T @ self._weights)
+
+    def with_variance(self, variance: Floats) -> Posterior:
+        """Return what is believed when rests and noise have another covariance."""
+        return Posterior(self._model, self._features, self._missed, variance, self._prior, self.noise, self._rest,
+                         self._gram)
 
     @cached_property
     def _loud(self) -> Floats:
@@ -117,10 +123,13 @@ class Posterior:
 
     def predict(self, configs: Ints) -> tuple[Floats, Floats]:
         """Return mean and standard deviation of the true latency in seconds: (configurations,) each."""
-        key = configs.tobytes()
-        if key not in self._predicted:
-            self._predicted[key] = self._predict(configs)
-        return self._predicted[key]
+        keys = [config.tobytes() for config in configs]
+        new = [row for row, key in enumerate(keys) if key not in self._predicted]
+        if new:
+            found = np.array(self._predict(configs[new])).T
+            self._predicted.update(zip([keys[row] for row in new], map(tuple, found), strict=True))
+        mean, deviation = np.array([self._predicted[key] for key in keys]).reshape(-1, 2).T
+        return mean, deviation
 
     @one_core()
     def _predict(self, configs: Ints) -> tuple[Floats, Floats]:

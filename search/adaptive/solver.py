@@ -19,7 +19,7 @@ from search.adaptive.graph import Floats, Graph, Ints, unique
 from search.adaptive.polish import Problem, polish
 from search.adaptive.tree import Programs
 
-GRID = 16
+GRID = 12
 FINER = 8
 REFINEMENTS = 2
 ALL = 12
