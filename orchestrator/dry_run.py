@@ -13,7 +13,7 @@ from rich.markup import escape
 from device_farm.inventory import Inventory
 from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
-from orchestrator.phases import does_without_seeds
+from orchestrator.phases import wanted_seeds
 from orchestrator.progress import Progress
 from orchestrator.store.store import Store
 from orchestrator.tables import SIMULATED, Name, figures_table
@@ -24,7 +24,7 @@ from profilers.golden import tolerance
 from profilers.sites import sites_of
 from search.adaptive.quality import probes
 from search.proposers.adaptive import COMBINATIONS, EVALUATIONS, PASSES
-from search.recipes import Named, seeds, uniform
+from search.recipes import Named, uniform
 
 SCHEMA = 1
 CONFIRMATION_S = 3.0
@@ -68,8 +68,7 @@ def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
             "left_out": [{"name": entry.name or None, "reason": entry.reason} for entry in bench.left_out],
             "log10_candidates": round(bench.layers.space.log10_size, 2),
             "parameters": bench.prepared.parameters, "baselines": names,
-            "seeds": [] if does_without_seeds(config) else [
-                n.name for n in seeds(bench.layers.space, config.threads)],
+            "seeds": [seed.name for seed in wanted_seeds(config, bench.layers.space)],
             "prices": {"build_s": report.build_s, "accuracy_s": report.evaluate_s, "measurement_s": measured_s},
             "float32": {"latency_s": sorted(measurement.wall_ns)[len(measurement.wall_ns) // 2] * 1e-9,
                         "size_bytes": report.built.artifact.size_bytes, "metrics": dict(report.score.metrics)},

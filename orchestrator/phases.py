@@ -34,9 +34,9 @@ from search.proposers.base import Proposer
 from search.proposers.graph import GraphProposer
 from search.proposers.reduced import reduced_choices
 from search.proposers.stopping import Stopping, Why
-from search.recipes import UNIFORM, Named, seeds, uniform, weightless_seed
+from search.recipes import UNIFORM, WEIGHTED, Named, seeds, uniform, weightless_seed
 from search.samplers import sampler_named
-from search.space import LayerConfig
+from search.space import LayerConfig, SearchSpace
 
 IGNORING_PRIOR = ("tpe", "nsga2", "gp", "random", "quantune")
 """Samplers that do not ask what an analytic or learned model believes."""
@@ -104,23 +104,26 @@ def baseline_evidence(loop: Loop) -> dict[str, Evidence]:
             if f.role is TrialRole.BASELINE and f.name is not None and f.evidence is not None}
 
 
-def does_without_seeds(config: StudyConfig) -> bool:
-    """Tell whether the sampler has a better use for the measurements."""
-    front = config.objective is not None and parse_objectives(config.objective).front
-    return config.sampler == "adaptive" and config.budget is not None and not front
+def wanted_seeds(config: StudyConfig, space: SearchSpace) -> list[Named]:
+    """Return the per-operator-kind recipes for which a sampler has no better use of the measurements.
+
+    With a latency budget the adaptive engine does without, else it wants those of all layers with weights: it finds out
+    more with the same measurements. For a front all of them show how fast the network can be.
+    """
+    every = list(seeds(space, config.threads))
+    if config.sampler != "adaptive" or (config.objective is not None and parse_objectives(config.objective).front):
+        return every
+    return [] if config.budget is not None else [seed for seed in every if seed.name.endswith(WEIGHTED)]
 
 
 def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
-    """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave.
-
-    With a latency budget the adaptive engine does without: it finds out more with the same measurements. Where there is
-    none, or a front is looked for, they show how fast the network can be.
-    """
-    if loop.stop() or does_without_seeds(bench.config):
+    """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave."""
+    wanted = wanted_seeds(bench.config, bench.layers.space)
+    if loop.stop() or not wanted:
         return
     bench.progress.phase("measuring the per-operator-kind seeds")
     baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}
-    planned = [n for n in seeds(bench.layers.space, bench.config.threads) if n.candidate.id not in baselines]
+    planned = [n for n in wanted if n.candidate.id not in baselines]
     timed = sum(1 for i in baselines if loop.found[i].measurement is not None)
     room = max(0, (bench.config.measurements - timed + 1) // 2)
     left = [n for n in planned[:room] if n.candidate.id not in loop.found or n.candidate.id in loop.orphans]

@@ -30,7 +30,8 @@ def sites_of(layers: LayerMap) -> Sites:
             group = sites[source].group
         levels = len(space.group_of[group].widths) if group else 1
         options = tuple(Option(config.label, "int" if config.scheme is Scheme.STATIC else "float",
-                               (f"w{config.weight_bits}", str(_computing(config)), f"p{level}"), level)
+                               (f"w{config.weight_bits}", str(_computing(config)), f"p{level}"), level,
+                               str(_computing(config)))
                         for level in range(levels) for config in layer.choices)
         sites.append(Site(layer.name, layer.kind, options, source, tuple(skips), group))
     return Sites(space, Graph((*sites, *sites_for_all(space))))

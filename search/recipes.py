@@ -18,6 +18,9 @@ UNIFORM: Mapping[str, LayerConfig] = {
 }
 """What every tool offers: one configuration for all layers."""
 
+WEIGHTED = ":weighted"
+"""Ends the names of recipes of all layers with weights."""
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -49,7 +52,7 @@ def seeds(space: SearchSpace, threads: int) -> Iterator[Named]:
     for recipe in ("int8", "dynamic_int8", "int4"):
         if isinstance(uniform(space, recipe, threads), str):
             continue
-        yield _kinds(space, f"{recipe}:weighted", recipe, _weighted_kinds(space), threads)
+        yield _kinds(space, f"{recipe}{WEIGHTED}", recipe, _weighted_kinds(space), threads)
     if len(_weighted_kinds(space)) > 1:
         for kind in _weighted_kinds(space):
             yield _kinds(space, f"int8:{kind}", "int8", (kind,), threads)
@@ -61,7 +64,7 @@ def seeds(space: SearchSpace, threads: int) -> Iterator[Named]:
 
 def weightless_seed(kind: str) -> str:
     """Return the name of the seed in which layers with weights and one kind without are static int8."""
-    return f"int8:weighted+{'NORM' if '+' in kind else kind}"
+    return f"int8{WEIGHTED}+{'NORM' if '+' in kind else kind}"
 
 
 def _weighted_kinds(space: SearchSpace) -> tuple[str, ...]:

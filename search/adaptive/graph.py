@@ -30,6 +30,8 @@ class Option:
     """What it is made of, e.g. (weights, activations, pruning): the effects of attributes on quality add up."""
     level: int = 0
     """Pruning level of its own outputs."""
+    arithmetic: str = ""
+    """What it multiplies with: schemes of one arithmetic share most of their corrections. Empty: the scheme's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A Bayesian latency model, linear in corrections to a prior.
 
-    latency = sum over sites of prior * (1 + all + [kind, scheme] + [site, scheme] + [site, level] + [scheme, level])
+    latency = sum over sites of prior * (1 + all + [kind, arithmetic] + [kind, scheme] + [site, scheme] + [site, level]
+                                         + [scheme, level])
             + sum over edges of prior * (1 + [from format, to format])
             + sites * overhead + bias of the board * prior + rest + noise
 
@@ -17,28 +18,19 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from search.adaptive.graph import Bools, Floats, Graph, Ints, Tables
 from search.adaptive.one_core import one_core
-from search.adaptive.posterior import Posterior, Rows, ridge
+from search.adaptive.posterior import Posterior, Rows
+from search.adaptive.scales import NOISE_PRIOR, Evidence, Scales, likeliest, widened
 
-WIDTHS = (1.0, 4.0, 16.0, 64.0)
-"""Factors on the variance of the corrections."""
-NOISES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.3)
-"""Relative standard deviation of one measurement."""
-NOISE_PRIOR = (0.02, 0.5)
-"""Its log-normal prior: median and spread."""
-DEVIATIONS = {"all": 0.5, "kind": 0.25, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6,
+DEVIATIONS = {"all": 0.5, "arithmetic": 0.23, "kind": 0.1, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6,
               "overhead": 0.02}
 """Prior standard deviations of the corrections; of the overhead of all sites: as a share of float's latency."""
 BIAS = 0.03
 """Prior standard deviation of what one board of a kind is slower or faster than the average one, as a share."""
-RESTS = (0.005, 0.02, 0.06)
-"""Relative standard deviation of what does not add up."""
 REACH = 0.15
 """Share of the sites that may differ until two rests have little in common."""
 EDGE_SHARE = 0.3
@@ -89,7 +81,7 @@ class LatencyModel:
     readings: list[Reading] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
     _scaled: dict[int, Tables] = field(default_factory=dict)
-    _chosen: dict[tuple[int, int], tuple[float, float, float]] = field(default_factory=dict)
+    _chosen: dict[tuple[int, int], Scales] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError where the prior says that a free site costs time."""
@@ -119,6 +111,7 @@ class LatencyModel:
         sites = self.graph.sites
         keys: dict[str, Callable[[int, int], Hashable]] = {
             "all": lambda s, o: 0,
+            "arithmetic": lambda s, o: (sites[s].kind, sites[s].options[o].arithmetic or sites[s].options[o].scheme),
             "kind": lambda s, o: (sites[s].kind, sites[s].options[o].scheme),
             "site": lambda s, o: (s, sites[s].options[o].scheme),
             "level": lambda s, o: (s, sites[s].options[o].level),
@@ -133,6 +126,11 @@ class LatencyModel:
             offset += len(numbers)
             found.append((group, table))
         return tuple(found)
+
+    @cached_property
+    def _suspects(self) -> tuple[int, ...]:
+        """Corrections that may be outliers: those of an arithmetic in a kind of site."""
+        return tuple(int(number) for number in np.unique(dict(self.groups)["arithmetic"]))
 
     @cached_property
     def edge_numbers(self) -> Ints:
@@ -152,9 +150,9 @@ class LatencyModel:
         found = sorted({reading.board for reading in self.readings})
         return tuple(found) if len(found) > 1 else ()
 
-    def _variance(self, width: float) -> Floats:
+    def _variance(self, scales: Scales) -> Floats:
         """Prior variance of every correction, the boards' biases last: how wrong the prior is says nothing of these."""
-        return np.append(width * self._shared ** 2, [BIAS ** 2] * len(self.boards))
+        return np.append(scales.width * widened(self._shared ** 2, scales.outliers), [BIAS ** 2] * len(self.boards))
 
     @cached_property
     def overhead(self) -> int:
@@ -241,23 +239,32 @@ class LatencyModel:
         """Return what is believed after all readings and profiles."""
         features, missed, scale = self._evidence()
         if not len(missed):
-            return Posterior(self, features, missed, np.ones((0, 0)), self._variance(1.0), NOISE_PRIOR[0], RESTS[0])
+            return Posterior(self, features, missed, np.ones((0, 0)), self._variance(Scales()), Scales().noise,
+                             Scales().rest)
         rows = Rows(features, missed, np.nan_to_num(scale), self._site_noise(len(missed)), self._similar(),
                      np.array([r.confirmed for r in self.readings] + [True] * (len(missed) - len(self.readings))))
-        return self._without_spikes(rows, *self._scales(rows))
+        return self._without_spikes(rows, self._scales(rows))
 
-    def _without_spikes(self, rows: Rows, width: float, noise: float, rest: float) -> Posterior:
+    def _without_spikes(self, rows: Rows, scales: Scales) -> Posterior:
         """Return what is believed when readings that noise does not explain count for little."""
         spikes = np.zeros(len(rows.missed))
-        found = Posterior(self, rows.features, rows.missed, rows.variance(noise, rest, spikes), self._variance(width),
-                          noise, rest)
+        found = self._solved(rows, scales, spikes)
         for _ in range(SPIKE_ROUNDS - 1):
-            grown = np.where(self._spiked(found, rows), np.maximum(found.left_over(), spikes), spikes)
-            if not ((grown > 0) & (spikes == 0)).any():
+            grown = self._grown(found, rows, spikes)
+            if grown is None:
                 break
             spikes = grown
-            found = found.with_variance(rows.variance(noise, rest, spikes))
+            found = found.with_variance(rows.variance(scales.noise, scales.rest, spikes))
         return found
+
+    def _solved(self, rows: Rows, scales: Scales, spikes: Floats) -> Posterior:
+        return Posterior(self, rows.features, rows.missed, rows.variance(scales.noise, scales.rest, spikes),
+                         self._variance(scales), scales.noise, scales.rest)
+
+    def _grown(self, found: Posterior, rows: Rows, spikes: Floats) -> Floats | None:
+        """Return the spikes (s) with those that this leaves unexplained; None: there are no more."""
+        grown = np.where(self._spiked(found, rows), np.maximum(found.left_over(), spikes), spikes)
+        return grown if ((grown > 0) & (spikes == 0)).any() else None
 
     def _spiked(self, found: Posterior, rows: Rows) -> Bools:
         """Tell which readings are slower than noise explains."""
@@ -273,7 +280,7 @@ class LatencyModel:
             found[len(self.readings):] = PROFILE_NOISE * times + 2e-6
         return found
 
-    def _scales(self, rows: Rows) -> tuple[float, float, float]:
+    def _scales(self, rows: Rows) -> Scales:
         """Choose width, noise and rest by the marginal likelihood of the evidence up to a round number of readings.
 
         Thereby a study that is replayed chooses the same, and seldom: up to FEW each time, then when there is REFIT
@@ -287,15 +294,12 @@ class LatencyModel:
             picked = np.unique(np.linspace(0, count - 1, min(count, MOST)).astype(int)) if count else np.zeros(0, int)
             profiled = np.arange(len(self.readings), len(rows.missed))
             few = rows.of(np.concatenate([picked, profiled[:MOST]]))
-            spikes = np.zeros(len(few.missed))
+            spikes: Floats | None = np.zeros(len(few.missed))
             for _ in range(SPIKE_ROUNDS):
-                best = self._likeliest(few, spikes)
-                found = Posterior(self, few.features, few.missed, few.variance(best[1], best[2], spikes),
-                                  self._variance(best[0]), best[1], best[2])
-                grown = np.where(self._spiked(found, few), np.maximum(found.left_over(), spikes), spikes)
-                if not ((grown > 0) & (spikes == 0)).any():
+                if spikes is None:
                     break
-                spikes = grown
+                best = likeliest(Evidence(few, spikes, self._variance(Scales()), len(self.boards)), self._suspects)
+                spikes = self._grown(self._solved(few, best, spikes), few, spikes)
             self._chosen[key] = best
         return self._chosen[key]
 
@@ -320,17 +324,3 @@ class LatencyModel:
         seconds = np.array([r.latency_s for r in self.readings])
         found: Floats = self.similarity(self.configs, self.configs) * np.outer(seconds, seconds)
         return found
-
-    def _likeliest(self, rows: Rows, spikes: Floats) -> tuple[float, float, float]:
-        """Return width, noise and rest of the largest marginal likelihood."""
-        shared, biases = np.split(rows.features, [len(self._shared)], axis=1)
-        gram, apart = (shared * self._shared ** 2) @ shared.T, BIAS ** 2 * biases @ biases.T
-        best = (-np.inf, WIDTHS[0], NOISE_PRIOR[0], RESTS[0])
-        for width, noise, rest in product(WIDTHS, NOISES, RESTS):
-            loud = apart + rows.variance(noise, rest, spikes) + ridge(len(rows.missed))
-            root = np.linalg.cholesky(gram * width + loud)
-            white = solve_triangular(root, rows.missed, lower=True, check_finite=False)
-            likelihood = -0.5 * float(white @ white) - float(np.log(np.diag(root)).sum())
-            likelihood -= 0.5 * (np.log(noise / NOISE_PRIOR[0]) / NOISE_PRIOR[1]) ** 2
-            best = max(best, (likelihood, width, noise, rest))
-        return best[1:]
