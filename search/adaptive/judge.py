@@ -124,6 +124,7 @@ class Judge:
         alone = np.isinf(rivals)
         faster = norm.cdf((np.where(alone, 1.0, (1 - FASTER) * rivals) - mean) / deviation)
         extends = np.where(alone, within, np.minimum(faster, within))
+        extends = np.where(accuracy > values.min(), extends, 0.0)  # beyond the reference point, see _growth
         as_fast = np.where(times_s[None] <= mean[:, None], values[None], -np.inf).max(1)
         gains = np.where(np.isfinite(as_fast), np.maximum(accuracy - as_fast, 0.0), 0.0) * extends
         return Outlook(float(gains.max()), float(extends.max()))
