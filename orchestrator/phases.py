@@ -242,7 +242,7 @@ def measured_choices(bench: Workbench, loop: Loop, goal: Goal) -> dict[str, tupl
     known = {f.name: f.evidence for f in loop.found.values() if f.name and f.evidence is not None}
     weighted: dict[LayerConfig, Evidence] = {}
     for name, config in UNIFORM.items():
-        evidence = known.get(f"{name}:weighted") or known.get(name)
+        evidence = known.get(f"{name}{WEIGHTED}") or known.get(name)
         if evidence is not None:
             weighted[config] = evidence
     space = bench.layers.space

@@ -93,7 +93,6 @@ class AdaptiveSampler(BaseSampler):
         self._prior = flat_prior(graph) if prior is None else prior
         self._budget_s, self._aim, self._seed, self._margin = budget_s, aim, seed, margin
         self._passes, self._evaluations, self._extra = passes, evaluations, tuple(extra)
-        self._divergences: dict[bytes, float] = {}
         self._news: dict[int, News] = {}
         self._random = RandomSampler(seed)
         self.outlook: Outlook | None = None
@@ -203,10 +202,7 @@ class AdaptiveSampler(BaseSampler):
         return {name: self._names[index][int(picks[index])] for index, name in enumerate(self._space)}
 
     def _batch_divergence(self, configs: Ints) -> Floats:
-        for picks in configs:
-            if picks.tobytes() not in self._divergences:
-                self._divergences[picks.tobytes()] = float(self._divergence(self._choice(picks)))
-        return np.array([self._divergences[picks.tobytes()] for picks in configs])
+        return np.array([float(self._divergence(self._choice(picks))) for picks in configs])
 
     def _batch_accuracy(self, configs: Ints) -> Floats:
         return np.array([float(self._accuracy(self._choice(picks))) for picks in configs])

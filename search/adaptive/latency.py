@@ -24,7 +24,7 @@ import numpy as np
 from search.adaptive.graph import Bools, Floats, Graph, Ints, Tables
 from search.adaptive.one_core import one_core
 from search.adaptive.posterior import Posterior, Rows
-from search.adaptive.scales import NOISE_PRIOR, Evidence, Scales, likeliest, widened
+from search.adaptive.scales import NOISE_PRIOR, Likelihood, Scales, likeliest, widened
 
 DEVIATIONS = {"all": 0.5, "arithmetic": 0.23, "kind": 0.1, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6,
               "overhead": 0.02}
@@ -298,7 +298,7 @@ class LatencyModel:
             for _ in range(SPIKE_ROUNDS):
                 if spikes is None:
                     break
-                best = likeliest(Evidence(few, spikes, self._variance(Scales()), len(self.boards)), self._suspects)
+                best = likeliest(Likelihood(few, spikes, self._variance(Scales()), len(self.boards)), self._suspects)
                 spikes = self._grown(self._solved(few, best, spikes), few, spikes)
             self._chosen[key] = best
         return self._chosen[key]

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
-import scipy.linalg  # noqa: F401 - what is limited must be loaded before it is looked for
 from threadpoolctl import ThreadpoolController
 
-_LIBRARIES = ThreadpoolController()
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return what is loaded by the first use: all that the engine computes with."""
+    return ThreadpoolController()
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
     """Limit linear algebra to one thread, in a `with` or as a decorator; it may be nested."""
-    with _LIBRARIES.limit(limits=1, user_api="blas"):
+    with _libraries().limit(limits=1, user_api="blas"):
         yield

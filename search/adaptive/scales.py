@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -43,7 +44,7 @@ class Scales:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Likelihood:
     """What scales are chosen for."""
 
     rows: Rows
@@ -54,11 +55,10 @@ class Evidence:
     fixed: int
     """How many corrections, the last ones, no width changes."""
 
-    def likelihood(self, scales: Scales, gram: Floats | None = None) -> float:
-        """Return the logarithm of the marginal likelihood, without a constant."""
+    def of(self, scales: Scales, explained: Floats) -> float:
+        """Return its logarithm without a constant; `explained` as with the outliers."""
         rows = self.rows
         loud = rows.variance(scales.noise, scales.rest, self.spikes) + ridge(len(rows.missed))
-        explained = self.explained(scales.outliers) if gram is None else gram
         root = np.linalg.cholesky(explained * scales.width + self.apart + loud)
         white = solve_triangular(root, rows.missed, lower=True, check_finite=False)
         found = -0.5 * float(white @ white) - float(np.log(np.diag(root)).sum())
@@ -72,7 +72,7 @@ class Evidence:
         found: Floats = (features * variance) @ features.T
         return found
 
-    @property
+    @cached_property
     def apart(self) -> Floats:
         """What the corrections explain that no width changes: (rows, rows)."""
         start = len(self.prior) - self.fixed
@@ -82,22 +82,22 @@ class Evidence:
 
     def grid(self, outliers: tuple[int, ...], widths: Sequence[float]) -> tuple[float, Scales]:
         """Return the largest likelihood and its scales."""
-        gram = self.explained(outliers)
+        explained = self.explained(outliers)
         tried = (Scales(*which, outliers) for which in product(widths, NOISES, RESTS))
-        return max(((self.likelihood(scales, gram), scales) for scales in tried), key=lambda found: found[0])
+        return max(((self.of(scales, explained), scales) for scales in tried), key=lambda found: found[0])
 
 
-def likeliest(evidence: Evidence, suspects: Sequence[int]) -> Scales:
+def likeliest(evidence: Likelihood, suspects: Sequence[int]) -> Scales:
     """Return the scales of the largest marginal likelihood.
 
     Args:
         evidence: the readings.
         suspects: numbers of corrections that may be outliers.
     """
-    best = evidence.grid((), WIDTHS)
     found, scales = evidence.grid((), WIDTHS[:1])
+    best = max((found, scales), evidence.grid((), WIDTHS[1:]), key=lambda tried: tried[0])
     seen = [c for c in suspects if evidence.rows.features[:, c].any()]
-    while further := [(evidence.likelihood(wider), wider) for wider in (
+    while further := [(evidence.of(wider, evidence.explained(wider.outliers)), wider) for wider in (
             replace(scales, outliers=(*scales.outliers, c)) for c in seen if c not in scales.outliers)]:
         likelihood, wider = max(further, key=lambda tried: tried[0])
         if likelihood <= found:

@@ -170,7 +170,7 @@ class _Stack:
                 break
             least, most = low[active, None], high[active, None]
             share = np.linspace(0, 1, FINER + 2)[None, 1:]
-            steps = np.where(least > 0, np.where(least > 0, least, most) ** (1 - share) * most ** share, share * most)
+            steps = np.where(least > 0, least ** (1 - share) * most ** share, share * most)
         return [self._ends(of, unique(np.array(rows))) for of, rows in zip(self.problems, kept, strict=True)]
 
     def _run(self, problem: Ints, multipliers: Floats, assigned: Ints) -> Ints:
