@@ -36,6 +36,16 @@ def test_sites_are_the_layers_in_the_order_of_the_data(searched: tuple[Store, La
         (":calibration", 3, True), (":clipping", 2, True)], "what is chosen for all layers comes last"
 
 
+def test_formats_that_the_runtime_unpacks_compute_like_float32(searched: tuple[Store, LayerMap]) -> None:
+    (_, layers), found = searched, dict[str, set[str]]()
+    for site in sites_of(layers).graph.sites:
+        for option in () if site.free else site.options:
+            found.setdefault(option.arithmetic, set()).add(option.scheme)
+    assert {"float32", "fp16", "weight_only_w8"} <= found["float"]
+    assert found["static"] == {"static_w8a8", "static_w4a8"}
+    assert len(found) == 3
+
+
 def test_the_prior_is_what_the_roofline_says_of_the_artifact(searched: tuple[Store, LayerMap]) -> None:
     store, layers = searched
     sites = sites_of(layers)
