@@ -191,9 +191,12 @@ def _wait(server: Sshd, log: Path) -> None:
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             break
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
-            break
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=1) as probe:
+            # The kernel takes a connection before sshd does. The greeting comes from the connection's own process:
+            # from here on it is among the sessions, until it ends.
+            probe.settimeout(max(0.0, deadline - time.monotonic()))
+            if probe.recv(4) == b"SSH-":
+                break
         time.sleep(0.02)
     while server.process.poll() is None and time.monotonic() < deadline:
         if not server.sessions():  # also that of the connection above
