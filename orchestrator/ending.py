@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.units import Budget, show_seconds
 from search.adaptive.judge import FASTER, Outlook
+from search.adaptive.reach import Reach
 from search.goal import TIE, Goal
-from search.proposers.reach import Reach
 from search.proposers.stopping import UNREACHABLE, Why
 
 if TYPE_CHECKING:

@@ -93,6 +93,7 @@ class StudyRun:
         with handled(self._interrupt), workbench as bench:
             self._check_metrics(bench)
             known_model(self._store, bench.board.kind, self._config.prior)
+            earlier = self._store.study(self._config.study) if self._resume else None
             study = self._open_study(bench)
             status = StudyStatus.FAILED
             try:
@@ -101,8 +102,11 @@ class StudyRun:
                     document = conclude(self._store, outcome)
                 status = StudyStatus.INTERRUPTED if outcome.interrupted else StudyStatus.FINISHED
                 return outcome, document
-            except (KeyboardInterrupt, UsageError):
+            except KeyboardInterrupt:
                 status = StudyStatus.INTERRUPTED
+                raise
+            except UsageError:
+                status = self._refused(earlier)
                 raise
             finally:
                 with contextlib.suppress(StudyInUse):
@@ -120,6 +124,7 @@ class StudyRun:
         known = baseline_evidence(loop)
         goal = resolve_goal(self._config, bench.objective, known)
         refuse_hopeless(self._config, bench.objective, bench.layers.space, known["float32"], goal.size_budget_bytes)
+        self._take_changes(study)
         self._progress.goal(goal, self._config.latency_stat)
 
         leader: str | None = None
@@ -191,11 +196,6 @@ class StudyRun:
                 raise UsageError(f"study {study.name!r} has another search space: the board's runtime or the compiler "
                                  "has changed; start a new --study")
             study = self._store.claim(study.id)
-            for key in CHANGEABLE:
-                if study.config.get(key) != config[key]:
-                    self._progress.note(f"{key} was {study.config.get(key)}, now {config[key]}"
-                                        + ("; the earlier result is replaced" if study.document else ""))
-            self._store.set_config(study.id, config)
         else:
             study = self._store.create_study(NewStudy(
                 name=self._config.study, seed=self._config.seed, config=config, model_digest=prepared.model_digest,
@@ -208,6 +208,21 @@ class StudyRun:
         key = digest_of({"model": prepared.model_digest, "outputs": dict(outputs), "tools": dict(prepared.versions)})
         self._store.put_step(study.id, StepRecord(key, "prepare", outputs, dict(prepared.versions)))
         return study
+
+    def _take_changes(self, study: StudyRecord) -> None:
+        """Keep what a resumed study was given anew; until it is known to be possible, the study stays as it was."""
+        config = self._config.model_dump(mode="json", by_alias=True)
+        for key in CHANGEABLE:
+            if study.config.get(key) != config[key]:
+                self._progress.note(f"{key} was {study.config.get(key)}, now {config[key]}"
+                                    + ("; the earlier result is replaced" if study.document else ""))
+        self._store.set_config(study.id, config)
+
+    def _refused(self, earlier: StudyRecord | None) -> StudyStatus:
+        """Return how a study stands that was refused: as before, unless baselines were measured meanwhile."""
+        if earlier is None or self._store.study(earlier.name).document != earlier.document:
+            return StudyStatus.INTERRUPTED
+        return earlier.status
 
     def _project(self, loop: Loop, goal: Goal) -> None:
         """Bring the Optuna journal up to date, so that Optuna's tools see this study."""

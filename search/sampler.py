@@ -33,6 +33,7 @@ from search.adaptive.graph import Floats, Graph, Ints, Tables
 from search.adaptive.judge import Aim, Outlook
 from search.adaptive.latency import LatencyModel
 from search.adaptive.memory import News
+from search.adaptive.reach import Reach, reach
 
 if TYPE_CHECKING:
     from search.adaptive.graph import Extra
@@ -164,6 +165,14 @@ class AdaptiveSampler(BaseSampler):
 
     def reseed_rng(self) -> None:
         """Nothing: what is under way in other threads is never proposed again."""
+
+    def reach(self, study: Study) -> Reach | None:
+        """Return what can be reached at all; None without a budget, and before anything was reported.
+
+        Where its probability is small after a few measurements, the budget is out of reach.
+        """
+        model = self.engine(study).model
+        return reach(model, self._budget_s, self._seed) if self._budget_s is not None and model.readings else None
 
     def engine(self, study: Study, before: int | None = None) -> Engine:
         """Return the engine after a study's trials (those before a number)."""

@@ -221,6 +221,12 @@ class Graph:
                     table[index, own, level] = same.get((option.scheme, level), there)
         return table
 
+    @property
+    def full_width(self) -> Ints:
+        """The option of the same scheme whose outputs are at full width, level 0: (sites, width)."""
+        found: Ints = self._at_level[:, :, 0]
+        return found
+
     def settle(self, configs: Ints) -> Ints:
         """Give the sites of every group their leader's level: (configurations, sites) -> the same."""
         if not self.groups:
@@ -309,6 +315,13 @@ class Tables:
                 ("edges", self.edges.shape, (len(graph.edges), graph.width, graph.width))):
             if found != expected:
                 raise ValueError(f"tables of {name}: expected the shape {expected}, got {found}")
+
+    @cached_property
+    def saved(self) -> Floats:
+        """What a site costs less than the same scheme at full width does: (sites, levels of the source, width)."""
+        full = self.sites[np.arange(self.graph.length)[:, None], 0, self.graph.full_width]
+        found: Floats = full[:, None] - self.sites
+        return found
 
     def parts(self, configs: Ints) -> tuple[Floats, Floats]:
         """Return every site's and every edge's cost: (configurations, sites), (configurations, edges)."""

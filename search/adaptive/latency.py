@@ -3,6 +3,7 @@
     latency = sum over sites of prior * (1 + all + [kind, arithmetic] + [kind, scheme] + [site, scheme] + [site, level]
                                          + [scheme, level])
             + sum over edges of prior * (1 + [from format, to format])
+            + sum over sites of what the prior says that narrowing saves * [narrowing]
             + sites * overhead + bias of the board * prior + rest + noise
 
 The prior counts in proportion only: it is scaled to the readings first, for all that follows is relative to it.
@@ -27,7 +28,7 @@ from search.adaptive.posterior import Posterior, Rows
 from search.adaptive.scales import NOISE_PRIOR, Likelihood, Scales, likeliest, widened
 
 DEVIATIONS = {"all": 0.5, "arithmetic": 0.23, "kind": 0.1, "site": 0.12, "level": 0.12, "scheme": 0.12, "edge": 0.6,
-              "overhead": 0.02}
+              "narrowing": 0.3, "overhead": 0.02}
 """Prior standard deviations of the corrections; of the overhead of all sites: as a share of float's latency."""
 BIAS = 0.03
 """Prior standard deviation of what one board of a kind is slower or faster than the average one, as a share."""
@@ -159,12 +160,17 @@ class LatencyModel:
         """Number of the correction that is the sites' overhead."""
         return len(self._shared) - 1
 
+    @property
+    def narrowing(self) -> int:
+        """Number of the correction to what narrowing saves, in all sites together."""
+        return self.overhead - 1
+
     @cached_property
     def _shared(self) -> Floats:
         """The same without the boards' biases."""
-        size = 2 + max(int(self.edge_numbers.max(initial=0)), *(int(t.max()) for _, t in self.groups))
+        size = 3 + max(int(self.edge_numbers.max(initial=0)), *(int(t.max()) for _, t in self.groups))
         found = np.zeros(size)
-        found[-1] = DEVIATIONS["overhead"]
+        found[-2:] = DEVIATIONS["narrowing"], DEVIATIONS["overhead"]
         for group, table in self.groups:
             found[np.unique(table)] = DEVIATIONS[group]
         if self.edge_numbers.size:
@@ -190,6 +196,8 @@ class LatencyModel:
         found = np.asarray(np.bincount(flat.ravel(), np.concatenate(weights, 1).ravel(), size * len(configs)), float)
         found = found.reshape(len(configs), size)
         found[:, self.overhead] = len(self.graph.timed) * self.overhead_s
+        if self.graph.depth > 1:
+            found[:, self.narrowing] = self.prior.saved[sites, self.graph.entering(configs), configs].sum(1)
         return found
 
     @property
@@ -229,6 +237,8 @@ class LatencyModel:
         for _, table in self.groups:
             for s in range(self.graph.length):
                 rows[s, table[s, config[s]]] += own[s]
+        each = np.arange(self.graph.length)
+        rows[:, self.narrowing] = self.prior.saved[each, self.graph.entering(config[None])[0], config]
         for e, (a, b) in enumerate(self.graph.edges):
             rows[b, self.edge_numbers[e, config[a], config[b]]] += switching[e]
             base[b] += switching[e]

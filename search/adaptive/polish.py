@@ -28,6 +28,8 @@ class Problem:
     limits: tuple[float, ...]
     around: Ints | None = None
     """A configuration whose groups' levels are a good start: (sites,)."""
+    roughly: bool = False
+    """One start will do: the loss is a draw, 0.8 % more of it does not matter."""
 
     def losses(self, configs: Ints) -> Floats:
         """Return the loss: (configurations,)."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LEAST = 0.02
 """A corrected cost is at least this share of its prior."""
+RIDGE = 1e-18
+"""Squared seconds: keeps a covariance invertible."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,10 @@ class Rows:
     def variance(self, noise: float, rest: float, spikes: Floats) -> Floats:
         """Return the covariance of rests, noise and spikes: (rows, rows), squared seconds."""
         count = len(self.similar)
-        own: Floats = (noise * self.loud) ** 2 + self.site_noise ** 2 + spikes ** 2
+        own: Floats = (noise * self.loud) ** 2 + self.site_noise ** 2 + spikes ** 2 + RIDGE
         found: Floats = np.diag(own)
         found[:count, :count] += self.similar * rest ** 2
         return found
-
-
-def ridge(count: int) -> Floats:
-    """Return what keeps a covariance invertible."""
-    found: Floats = 1e-18 * np.eye(count)
-    return found
 
 
 class Posterior:
@@ -78,7 +74,7 @@ class Posterior:
         self._model, self._features, self._variance, self._prior = model, features, variance, prior
         self.noise, self._rest, self._missed = noise, rest, missed
         self._gram = (features * prior) @ features.T if gram is None else gram
-        self._root = np.linalg.cholesky(self._gram + variance + ridge(len(missed)))
+        self._root = np.linalg.cholesky(self._gram + variance)
         self._weights = self._solve(missed)
         self.mean = prior * (features.T @ self._weights)
 
@@ -89,7 +85,7 @@ class Posterior:
 
     @cached_property
     def _loud(self) -> Floats:
-        return np.asarray(np.linalg.cholesky(self._variance + ridge(len(self._variance))), np.float64)
+        return np.asarray(np.linalg.cholesky(self._variance), np.float64)
 
     def _solve(self, right: Floats) -> Floats:
         found: Floats = cho_solve((self._root, True), right, check_finite=False)
@@ -114,6 +110,7 @@ class Posterior:
         model = self._model
         factor = 1.0 + sum(theta[table] for _, table in model.groups)
         sites = model.prior.sites * np.maximum(factor, LEAST)[:, None, :]
+        sites += theta[model.narrowing] * model.prior.saved
         sites[model.graph.timed] += theta[model.overhead] * model.overhead_s
         sites = np.maximum(sites, LEAST * model.prior.sites)
         edges = model.prior.edges

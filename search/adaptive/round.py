@@ -81,7 +81,7 @@ class Round:
                     for target in targets for loss in losses]
         for table in tables[1:]:
             doubted = [loss * rng.lognormal(0, DOUBT, loss.shape) for loss in losses]
-            problems += [Problem(self.graph, loss, (table, *beside), (target, *limits), around)
+            problems += [Problem(self.graph, loss, (table, *beside), (target, *limits), around, roughly=True)
                          for target in targets[1:2] for loss in doubted]
         return unique(np.concatenate([solve_all(problems), self._cross(rng)]))
 

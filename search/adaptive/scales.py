@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from search.adaptive.graph import Floats
-from search.adaptive.posterior import Rows, ridge
+from search.adaptive.posterior import Rows
 
 WIDTHS = (1.0, 4.0, 16.0, 64.0)
 """Factors on the variance of the corrections."""
@@ -58,7 +58,7 @@ class Likelihood:
     def of(self, scales: Scales, explained: Floats) -> float:
         """Return its logarithm without a constant; `explained` as with the outliers."""
         rows = self.rows
-        loud = rows.variance(scales.noise, scales.rest, self.spikes) + ridge(len(rows.missed))
+        loud = rows.variance(scales.noise, scales.rest, self.spikes)
         root = np.linalg.cholesky(explained * scales.width + self.apart + loud)
         white = solve_triangular(root, rows.missed, lower=True, check_finite=False)
         found = -0.5 * float(white @ white) - float(np.log(np.diag(root)).sum())

@@ -15,7 +15,7 @@ from itertools import product
 
 import numpy as np
 
-from search.adaptive.graph import Floats, Graph, Ints, unique
+from search.adaptive.graph import Bools, Floats, Graph, Ints, unique
 from search.adaptive.polish import Problem, polish
 from search.adaptive.tree import Programs
 
@@ -88,9 +88,9 @@ def _next_levels(graph: Graph, config: Ints) -> Ints:
     return unique(np.array(rows))
 
 
-def _best(problem: Problem, configs: Ints) -> Ints:
-    """Return the least loss within the limits, else the least excess."""
-    excess, losses = problem.excess(configs), problem.losses(configs)
+def _best(problem: Problem, configs: Ints, excess: Floats | None = None) -> Ints:
+    """Return the least loss within the limits, else the least excess (which may be known)."""
+    excess, losses = problem.excess(configs) if excess is None else excess, problem.losses(configs)
     inside = excess <= 0
     found: Ints = configs[np.argmin(np.where(inside, losses, np.inf)) if inside.any() else np.argmin(excess)]
     return found
@@ -149,29 +149,43 @@ class _Stack:
         problem = np.concatenate([np.full(len(rows), index) for index, rows in enumerate(levels)])
         assigned = np.concatenate(levels)
         low, high = np.zeros(len(problem)), np.full(len(problem), np.inf)
-        kept: list[list[Ints]] = [[] for _ in self.problems]
+        kept: list[list[tuple[Ints, float]]] = [[] for _ in self.problems]
         grid = np.concatenate([[0.0], np.geomspace(1e-4, 1e4, GRID - 1)])
         steps = grid[None] * self.span[problem, None]
         active = np.arange(len(problem))
         for _ in range(1 + REFINEMENTS):
             configs = self._run(problem[active], steps, assigned[active])
-            going = []
-            for place, row in enumerate(active):
-                of = self.problems[problem[row]]
-                excess = of.excess(configs[place])
-                kept[problem[row]].extend((configs[place][np.argmax(excess <= 0)], configs[place][np.argmin(
-                    np.where(excess > 0, excess, np.inf))]) if (excess <= 0).any() else configs[place][-1:])
-                first = int(np.argmax(excess <= 0))
-                if (excess <= 0).any() and first > 0:
-                    low[row], high[row] = steps[place, first - 1], steps[place, first]
-                    going.append(row)
-            active = np.array(going, np.int64)
+            excess = self._excess(problem[active], configs)
+            inside = excess <= 0
+            some: Bools = np.asarray(inside.any(1))
+            first = inside.argmax(1)
+            beyond = np.where(inside, np.inf, excess).argmin(1)
+            for place, row in enumerate(problem[active]):
+                ends = (first[place], beyond[place]) if some[place] else (-1,)
+                kept[row].extend((configs[place, end], excess[place, end]) for end in ends)
+            going = some & (first > 0)
+            low[active[going]] = steps[going, first[going] - 1]
+            high[active[going]] = steps[going, first[going]]
+            active = active[going]
             if not len(active):
                 break
             least, most = low[active, None], high[active, None]
             share = np.linspace(0, 1, FINER + 2)[None, 1:]
             steps = np.where(least > 0, least ** (1 - share) * most ** share, share * most)
-        return [self._ends(of, unique(np.array(rows))) for of, rows in zip(self.problems, kept, strict=True)]
+        return [self._ends(of, rows) for of, rows in zip(self.problems, kept, strict=True)]
+
+    def _excess(self, problem: Ints, configs: Ints) -> Floats:
+        """Return the largest relative violation: (rows, multipliers); a table is asked once for all its problems."""
+        rows, each, sites = configs.shape
+        found = np.full((rows, each), -1.0 if not self.problems[0].resources else -np.inf)
+        for place in range(len(self.problems[0].resources)):
+            limits = np.array([self.problems[p].limits[place] for p in problem])
+            tables = [self.problems[p].resources[place] for p in problem]
+            for table in {id(table): table for table in tables}.values():
+                own = np.array([other is table for other in tables])
+                total = table.total(configs[own].reshape(-1, sites)).reshape(-1, each)
+                found[own] = np.maximum(found[own], total / limits[own, None] - 1)
+        return found
 
     def _run(self, problem: Ints, multipliers: Floats, assigned: Ints) -> Ints:
         """Return the optima: (rows, multipliers, sites). What is asked twice is computed once."""
@@ -184,9 +198,11 @@ class _Stack:
         return graph.settle(found)[back.ravel()].reshape(len(problem), each, graph.length)
 
     @staticmethod
-    def _ends(of: Problem, configs: Ints) -> Ints:
-        excess = of.excess(configs)
-        best, outside = _best(of, configs), configs[excess > 0]
-        if not len(outside):
+    def _ends(of: Problem, rows: Sequence[tuple[Ints, float]]) -> Ints:
+        """Return the best of these configurations with their excess, then the nearest one beyond the limits."""
+        distinct = {config.tobytes(): (config, excess) for config, excess in rows}.values()
+        configs, excess = np.array([c for c, _ in distinct]), np.array([e for _, e in distinct])
+        best = _best(of, configs, excess)
+        if not (excess > 0).any() or (of.roughly and (excess <= 0).any()):
             return best[None]
-        return unique(np.array([best, outside[np.argmin(of.excess(outside))]]))
+        return unique(np.array([best, configs[np.where(excess > 0, excess, np.inf).argmin()]]))

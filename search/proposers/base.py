@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from search.adaptive.judge import Outlook
+from search.adaptive.reach import Reach
 from search.candidate import Candidate
 from search.goal import Evidence
-from search.proposers.reach import Reach
 
 
 class Proposer(Protocol):

@@ -13,11 +13,11 @@ from search.adaptive.graph import Extra, Floats, Ints, Tables
 from search.adaptive.judge import Aim, Outlook
 from search.adaptive.latency import LatencyModel, Reading
 from search.adaptive.luck import Close
+from search.adaptive.reach import Reach, reach
 from search.baselines.task import Metrics, Searcher, Task
 from search.candidate import Candidate
 from search.goal import TIE, Evidence, Goal
 from search.oracle import Estimate, HostOracle
-from search.proposers.reach import Reach, reach
 from search.sites import Sites
 from search.space import LayerConfig
 

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from orchestrator.schemas.search import CORNER
-from orchestrator.store.records import Purpose
+from orchestrator.store.records import Purpose, StudyStatus
 from orchestrator.store.store import Store
 from tests.orchestrator.made import run
 from tests.orchestrator.searches import DATA
@@ -255,6 +255,19 @@ class TestContradictions:
         assert "--require asks for top1 >= 0.9900, but float32 itself has 0.9" in said
         assert "#0" in said
         assert "#3" not in said
+
+    def test_a_refused_resume_leaves_a_finished_study_as_it_was(self, searched: Searched, tmp_path: Path) -> None:
+        searched.quick("--budget", "1s", "--baselines", "needed", "--measurements", "1", study="kept", code=0,
+                       store=tmp_path)
+        with Store.open(tmp_path) as store:
+            before = store.study("kept")
+        _, said = searched.quick("--require", "top1 >= 0.99 abs", "--resume", study="kept", code=2, store=tmp_path)
+        assert "but float32 itself has 0.9" in said
+        assert "is replaced" not in said
+        with Store.open(tmp_path) as store:
+            assert store.study("kept") == before
+        assert before.status is StudyStatus.FINISHED
+        assert before.document is not None
 
 
 @pytest.mark.parametrize(("words", "message"), [

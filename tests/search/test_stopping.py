@@ -8,10 +8,10 @@ from itertools import product
 import pytest
 
 from search.adaptive.judge import Outlook
+from search.adaptive.reach import Reach
 from search.candidate import Candidate
 from search.goal import Evidence, Front, Goal
 from search.hypervolume import Corner, hypervolume
-from search.proposers.reach import Reach
 from search.proposers.stopping import LOST, PATIENCE, Stopping, Why
 from search.space import FLOAT32, SearchSpace
 from tests.search.adaptive_spaces import proposer
