@@ -40,6 +40,8 @@ from search.goal import Evidence
 from search.recipes import Named
 
 log = logging.getLogger(__name__)
+APART_S = 1.0
+"""Between two readings of one candidate: what slows a machine for a moment must not slow all of them."""
 
 
 @dataclass(slots=True)
@@ -219,6 +221,8 @@ class Loop:
         Raises InfeasibleCandidate; FarmError also where a baseline fails after it ran.
         """
         while not entry.readings or self.again(entry, [self._seconds(reading) for reading in entry.readings]):
+            if entry.readings and not entry.readings[-1].simulated:
+                time.sleep(APART_S)
             try:
                 entry.readings.append(self.bench.measure(entry.job()))
             except InfeasibleCandidate as error:

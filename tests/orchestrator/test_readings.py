@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,25 @@ def test_the_baseline_that_the_budget_is_a_share_of_is_read_three_times(
     assert len(others) == 2
     counts = next(m.measurement for m in by_name["int8"].measurements if m.purpose is Purpose.SEARCH)
     assert median_ns(counts) * 1.2 < max(map(median_ns, others)), "the slow reading does not count"
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_readings_of_one_candidate_are_apart_unless_simulated(
+        store: Store, monkeypatch: pytest.MonkeyPatch, simulated: bool) -> None:
+    started: list[float] = []
+    measure = Bench.measure
+
+    def real(self: Bench, *arguments: Any) -> Measurement:
+        started.append(time.monotonic())
+        return replace(measure(self, *arguments), simulated=simulated)
+
+    monkeypatch.setattr(Bench, "measure", real)
+    monkeypatch.setattr(loop, "APART_S", 0.4)
+    search(store, measurements=2)
+    int8 = started[1:4]  # behind float32
+    waits = [later - earlier for earlier, later in pairwise(int8)]
+    assert all(wait >= 0.4 for wait in waits) is not simulated
+    assert len(waits) == 2
 
 
 def test_an_absolute_budget_needs_no_anchor(store: Store) -> None:
