@@ -186,7 +186,6 @@ class StudyRun:
     def _open_study(self, bench: Workbench) -> StudyRecord:
         """Create the study, or claim it and refuse what a resume may not change. Raises UsageError."""
         prepared, space = bench.prepared, bench.layers.space
-        config = self._config.model_dump(mode="json", by_alias=True)
         if self._resume:
             study = self._store.study(self._config.study)
             if study.model_digest != prepared.model_digest:
@@ -198,7 +197,8 @@ class StudyRun:
             study = self._store.claim(study.id)
         else:
             study = self._store.create_study(NewStudy(
-                name=self._config.study, seed=self._config.seed, config=config, model_digest=prepared.model_digest,
+                name=self._config.study, seed=self._config.seed,
+                config=self._config.model_dump(mode="json", by_alias=True), model_digest=prepared.model_digest,
                 space=space, tool_versions=dict(prepared.versions)))
         outputs = {"float_model": prepared.float_model, "statistics": prepared.statistics,
                    **({"reference_outputs": prepared.reference.outputs} if prepared.reference else {}),
@@ -220,9 +220,10 @@ class StudyRun:
 
     def _refused(self, earlier: StudyRecord | None) -> StudyStatus:
         """Return how a study stands that was refused: as before, unless baselines were measured meanwhile."""
-        if earlier is None or self._store.study(earlier.name).document != earlier.document:
+        if earlier is None or earlier.status is StudyStatus.RUNNING:  # by a controller that has let go of it since
             return StudyStatus.INTERRUPTED
-        return earlier.status
+        unchanged = self._store.study(earlier.name).document == earlier.document
+        return earlier.status if unchanged else StudyStatus.INTERRUPTED
 
     def _project(self, loop: Loop, goal: Goal) -> None:
         """Bring the Optuna journal up to date, so that Optuna's tools see this study."""

@@ -317,10 +317,9 @@ class Tables:
                 raise ValueError(f"tables of {name}: expected the shape {expected}, got {found}")
 
     @cached_property
-    def saved(self) -> Floats:
-        """What a site costs less than the same scheme at full width does: (sites, levels of the source, width)."""
-        full = self.sites[np.arange(self.graph.length)[:, None], 0, self.graph.full_width]
-        found: Floats = full[:, None] - self.sites
+    def full(self) -> Floats:
+        """What the same scheme costs at full width: (sites, width)."""
+        found: Floats = self.sites[np.arange(self.graph.length)[:, None], 0, self.graph.full_width]
         return found
 
     def parts(self, configs: Ints) -> tuple[Floats, Floats]:

@@ -196,8 +196,7 @@ class LatencyModel:
         found = np.asarray(np.bincount(flat.ravel(), np.concatenate(weights, 1).ravel(), size * len(configs)), float)
         found = found.reshape(len(configs), size)
         found[:, self.overhead] = len(self.graph.timed) * self.overhead_s
-        if self.graph.depth > 1:
-            found[:, self.narrowing] = self.prior.saved[sites, self.graph.entering(configs), configs].sum(1)
+        found[:, self.narrowing] = (self.prior.full[sites, configs] - own).sum(1)
         return found
 
     @property
@@ -237,8 +236,7 @@ class LatencyModel:
         for _, table in self.groups:
             for s in range(self.graph.length):
                 rows[s, table[s, config[s]]] += own[s]
-        each = np.arange(self.graph.length)
-        rows[:, self.narrowing] = self.prior.saved[each, self.graph.entering(config[None])[0], config]
+        rows[:, self.narrowing] = self.prior.full[np.arange(self.graph.length), config] - own
         for e, (a, b) in enumerate(self.graph.edges):
             rows[b, self.edge_numbers[e, config[a], config[b]]] += switching[e]
             base[b] += switching[e]

@@ -110,7 +110,7 @@ class Posterior:
         model = self._model
         factor = 1.0 + sum(theta[table] for _, table in model.groups)
         sites = model.prior.sites * np.maximum(factor, LEAST)[:, None, :]
-        sites += theta[model.narrowing] * model.prior.saved
+        sites += theta[model.narrowing] * (model.prior.full[:, None] - model.prior.sites)
         sites[model.graph.timed] += theta[model.overhead] * model.overhead_s
         sites = np.maximum(sites, LEAST * model.prior.sites)
         edges = model.prior.edges

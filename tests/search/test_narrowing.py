@@ -40,13 +40,9 @@ def narrowed(sites: range, level: int, scheme: int = 0) -> Ints:
     return found
 
 
-def test_what_is_saved_is_counted_from_the_same_scheme_at_full_width() -> None:
+def test_full_width_is_that_of_the_same_scheme() -> None:
     prior = promised(network())
-    own = np.array([1.0, 0.5, 0.7, 0.35, 0.4, 0.2])
-    full = np.array([1.0, 0.5] * LEVELS)
-    for entering, read in enumerate((1.0, 0.7, 0.4)):
-        assert prior.saved[3, entering] == pytest.approx(1e-3 * (full - read * own))
-    assert not prior.saved[:, 0, :2].any()
+    assert prior.full == pytest.approx(np.tile([1e-3, 0.5e-3] * LEVELS, (SITES, 1)))
 
 
 def test_widths_that_were_never_read_are_predicted() -> None:
