@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -59,13 +60,19 @@ def tables_of(layers: LayerMap, sites: Sites, operator_s: Callable[[Operators, O
 
 
 def _conversions(layers: LayerMap, sites: Sites, conversion_s: Callable[[Tensor, str], float]) -> Floats:
-    """Return seconds of the conversion on every edge: (edges, width, width)."""
+    """Return seconds of the conversion on every edge: (edges, width, width).
+
+    A tensor is converted once for all that read it: each of its readers bears an equal share.
+    """
     graph = sites.graph
     number = {site.name: index for index, site in enumerate(graph.sites)}
+    read = {(a, b): [t for t, name in inputs_of(layers, graph.sites[b].name) if number[name] == a]
+            for a, b in graph.edges}
+    readers = Counter(tensor for tensors in read.values() for tensor in dict.fromkeys(tensors))
     edges = np.zeros((len(graph.edges), graph.width, graph.width))
     for e, (a, b) in enumerate(graph.edges):
-        moved = [layers.graph.tensors[t] for t, name in inputs_of(layers, graph.sites[b].name) if number[name] == a]
-        cost = {(kind, level): sum(conversion_s(_scaled(tensor, 1.0, share), kind) for tensor in moved)
+        moved = [(layers.graph.tensors[t], readers[t]) for t in dict.fromkeys(read[a, b])]
+        cost = {(kind, level): sum(conversion_s(_scaled(tensor, 1.0, share), kind) / among for tensor, among in moved)
                 for kind in ("QUANTIZE", "DEQUANTIZE") for level, share in enumerate(sites.shares(a))}
         for i, one in enumerate(graph.sites[a].options):
             for j, other in enumerate(graph.sites[b].options):

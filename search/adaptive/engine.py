@@ -87,6 +87,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.graph, self.floating)
+        if self.aim is Aim.FRONT:
+            self.model.floor = 0.0  # doubts about small sites keep a front from spreading early (decision 5)
 
     @property
     def graph(self) -> Graph:
@@ -138,7 +140,7 @@ class Engine:
         for _ in range(INNER):
             fresh_table = self._linearise(judge)
             now = Round(self.graph, judge, self.memory, self._around(), self.extra, self.floating,
-                        len(self.model.readings))
+                        len(self.model.readings), judge.settled(self._free()))
             self._evaluate(self._screen(now, rng))
             if not fresh_table:
                 break
@@ -148,10 +150,7 @@ class Engine:
         """Return the best of what the host knows, by the accuracy of the highest level."""
         for promotion in range(promotions + 1):
             judge = replace(judge, accuracy=self.memory.believed())  # the host knows more by now
-            pool, accuracy = self.memory.known()
-            free = np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)
-            runs = free & np.isfinite(accuracy)
-            pool = pool[runs if runs.any() else free]
+            pool = self._free()
             if not len(pool):
                 break
             found = judge.choose(pool)
@@ -163,6 +162,14 @@ class Engine:
             self._note_close(found[None])
         self.outlook = None
         return self._any_left()
+
+    def _free(self) -> Ints:
+        """Return what the host knows and nobody has measured: what runs, or all where nothing does."""
+        pool, accuracy = self.memory.known()
+        free = np.array([k not in self.measured and k not in self.blocked for k in map(key_of, pool)], bool)
+        runs = free & np.isfinite(accuracy)
+        found: Ints = pool[runs if runs.any() else free]
+        return found
 
     def exhausted(self) -> bool:
         """Tell whether every configuration was measured, is under way or infeasible."""

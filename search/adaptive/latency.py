@@ -1,12 +1,14 @@
 """A Bayesian latency model, linear in corrections to a prior.
 
-    latency = sum over sites of prior * (1 + all + [kind, arithmetic] + [kind, scheme] + [site, scheme] + [site, level]
+    latency = sum over sites of prior * (1 + all + [kind, arithmetic] + [kind, scheme] + [site, level]
                                          + [scheme, level])
+            + sum over sites of (prior + floor * typical) * [site, scheme]
             + sum over edges of prior * (1 + [from format, to format])
             + sum over sites of what the prior says that narrowing saves * [narrowing]
-            + sites * overhead + bias of the board * prior + rest + noise
+            + sites * typical * overhead + bias of the board * prior + rest + noise
 
 The prior counts in proportion only: it is scaled to the readings first, for all that follows is relative to it.
+What a site takes on average in float is typical: a small site is not wrong in proportion to its own time.
 The rest is what does not add up over sites (a cache that overflows, say): similar configurations have a similar one,
 a Gaussian process over the share of sites that differ. The corrections are independent Gaussians with mean 0, so
 their posterior has a closed form (Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, section 2.1).
@@ -76,9 +78,11 @@ class LatencyModel:
 
     Args:
         given: what an analytic model, or another board, says (seconds).
+        floor: what every site's own correction is multiplied with beside its prior, as a share of what is typical.
     """
 
     given: Tables
+    floor: float = 1.0
     readings: list[Reading] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
     _scaled: dict[int, Tables] = field(default_factory=dict)
@@ -187,7 +191,8 @@ class LatencyModel:
         own, switching = self.prior.parts(configs)
         size, sites = len(self._shared) + len(self.boards), np.arange(self.graph.length)[None]
         numbers = [table[sites, configs] for _, table in self.groups]
-        weights = [own] * len(numbers)
+        typical = self.typical
+        weights = [own + self.floor * typical if group == "site" else own for group, _ in self.groups]
         if self.graph.edges:
             starts, ends = self.graph.ends
             numbers.append(self.edge_numbers[np.arange(len(ends))[None], configs[:, starts], configs[:, ends]])
@@ -195,14 +200,16 @@ class LatencyModel:
         flat = np.concatenate(numbers, 1) + size * np.arange(len(configs))[:, None]
         found = np.asarray(np.bincount(flat.ravel(), np.concatenate(weights, 1).ravel(), size * len(configs)), float)
         found = found.reshape(len(configs), size)
-        found[:, self.overhead] = len(self.graph.timed) * self.overhead_s
+        found[:, self.overhead] = typical.sum()
         found[:, self.narrowing] = (self.prior.full[sites, configs] - own).sum(1)
         return found
 
     @property
-    def overhead_s(self) -> float:
-        """What the last correction, a site's overhead, is multiplied with: float's latency for each site."""
-        return float(self.prior.total(np.zeros((1, self.graph.length), np.int64))[0]) / len(self.graph.timed)
+    def typical(self) -> Floats:
+        """What a site takes on average in float, in seconds; 0 for free ones: (sites,)."""
+        found = np.zeros(self.graph.length)
+        found[self.graph.timed] = self.prior.total(np.zeros((1, self.graph.length), np.int64)) / len(self.graph.timed)
+        return found
 
     def surprising(self, config: Ints, latency_s: float) -> bool:
         """Tell whether a reading is so much slower than expected that it should be repeated before it is believed."""
@@ -231,11 +238,11 @@ class LatencyModel:
         """Return features and prior cost of every single site of a configuration, its incoming edges with it."""
         own, switching = (part[0] for part in self.prior.parts(config[None]))
         rows = np.zeros((self.graph.length, len(self._shared) + len(self.boards)))
-        rows[self.graph.timed, self.overhead] = self.overhead_s
+        typical = rows[:, self.overhead] = self.typical
         base = own.copy()
-        for _, table in self.groups:
+        for group, table in self.groups:
             for s in range(self.graph.length):
-                rows[s, table[s, config[s]]] += own[s]
+                rows[s, table[s, config[s]]] += own[s] + (self.floor * typical[s] if group == "site" else 0.0)
         rows[:, self.narrowing] = self.prior.full[np.arange(self.graph.length), config] - own
         for e, (a, b) in enumerate(self.graph.edges):
             rows[b, self.edge_numbers[e, config[a], config[b]]] += switching[e]

@@ -54,6 +54,8 @@ class Round:
     """The configuration that is float32."""
     number: int
     """Of readings."""
+    settled: Ints | None = None
+    """The incumbent, where nothing that the host knows promises more."""
 
     @cached_property
     def known(self) -> tuple[Ints, Floats]:
@@ -83,7 +85,7 @@ class Round:
             doubted = [loss * rng.lognormal(0, DOUBT, loss.shape) for loss in losses]
             problems += [Problem(self.graph, loss, (table, *beside), (target, *limits), around, roughly=True)
                          for target in targets[1:2] for loss in doubted]
-        return unique(np.concatenate([solve_all(problems), self._cross(rng)]))
+        return unique(np.concatenate([solve_all(problems), self._cross(rng), self._flips()]))
 
     def corrected_divergence(self, configs: Ints, divergence: Floats) -> Floats:
         """Return measured divergences, corrected as the table is: (configurations,)."""
@@ -150,6 +152,15 @@ class Round:
         if self.around:
             found.append(self.corrected.table)
         return found
+
+    def _flips(self) -> Ints:
+        """Return the incumbent with another option of the same level at one site, where nothing promises more."""
+        best, levels = self.settled, self.graph.levels
+        if best is None:
+            return np.zeros((0, self.graph.length), np.int64)
+        found = [np.where(np.arange(self.graph.length) == site, option, best) for site in self.graph.timed
+                 for option in np.flatnonzero(self.graph.valid[site] & (levels[site] == levels[site, best[site]]))]
+        return np.array(found, np.int64)
 
     def _cross(self, rng: np.random.Generator) -> Ints:
         """Return children of the best known configurations that should meet the budget, the most promising ones."""

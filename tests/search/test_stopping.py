@@ -109,7 +109,7 @@ def told(goal: Goal, sampler: str, count: int, seed: int = 0) -> tuple[list[Outl
     *((Goal("top1", front=Front(0.89)), seed) for seed in (0, 2, 4))])
 def test_the_adaptive_sampler_expects_less_and_less(goal: Goal, seed: int) -> None:
     """Also on a front, where what is faster and worse than everything measured adds nothing."""
-    said = [outlook for outlook in told(goal, "adaptive", 40, seed)[0] if outlook is not None]
+    said = [outlook for outlook in told(goal, "adaptive", 60, seed)[0] if outlook is not None]
     assert max(outlook.probability for outlook in said[:6]) > 0.2
     assert min(outlook.probability for outlook in said[-6:]) < 0.05
     assert all(math.isfinite(outlook.gain) for outlook in said)
