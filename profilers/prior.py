@@ -66,12 +66,12 @@ def _conversions(layers: LayerMap, sites: Sites, conversion_s: Callable[[Tensor,
     """
     graph = sites.graph
     number = {site.name: index for index, site in enumerate(graph.sites)}
-    read = {(a, b): [t for t, name in inputs_of(layers, graph.sites[b].name) if number[name] == a]
+    read = {(a, b): {t for t, name in inputs_of(layers, graph.sites[b].name) if number[name] == a}
             for a, b in graph.edges}
-    readers = Counter(tensor for tensors in read.values() for tensor in dict.fromkeys(tensors))
+    readers = Counter(tensor for tensors in read.values() for tensor in tensors)
     edges = np.zeros((len(graph.edges), graph.width, graph.width))
     for e, (a, b) in enumerate(graph.edges):
-        moved = [(layers.graph.tensors[t], readers[t]) for t in dict.fromkeys(read[a, b])]
+        moved = [(layers.graph.tensors[t], readers[t]) for t in sorted(read[a, b])]
         cost = {(kind, level): sum(conversion_s(_scaled(tensor, 1.0, share), kind) / among for tensor, among in moved)
                 for kind in ("QUANTIZE", "DEQUANTIZE") for level, share in enumerate(sites.shares(a))}
         for i, one in enumerate(graph.sites[a].options):

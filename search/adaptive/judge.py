@@ -18,7 +18,7 @@ from search.hypervolume import area
 LEAST_PROBABILITY = 0.35
 """Nothing less likely to meet the budget is measured, once something is known to meet it."""
 LITTLE = 0.2
-"""Share of the margin that is no gain."""
+"""Expected gains of less than this share of the margin are none: a twin promises as much, in case the best misses."""
 CURSE = 0.3
 """What is chosen among hundreds is chosen because its latency is underestimated, by so many standard deviations."""
 FASTER = 0.01
@@ -90,7 +90,7 @@ class Judge:
         """
         accuracy = self._accuracy_of(pool)
         score = self.score(pool, accuracy)
-        if (best := self.settled(pool)) is not None:
+        if (best := self._settled(score)) is not None:
             as_good = accuracy >= self.accuracy[key_of(best)] - self.margin
             score = np.where(as_good, self._saving(pool, best), 0.0)
         if score.max() > 0:
@@ -101,10 +101,11 @@ class Judge:
 
     def settled(self, pool: Ints) -> Ints | None:
         """Return the incumbent where nothing in a pool promises a gain in accuracy."""
-        best = self.incumbent() if self.aim is Aim.ACCURATE else None
-        if best is None or self.score(pool, self._accuracy_of(pool)).max(initial=0.0) > LITTLE * self.margin:
-            return None
-        return best
+        return self._settled(self.score(pool, self._accuracy_of(pool)))
+
+    def _settled(self, score: Floats) -> Ints | None:
+        promised = self.aim is not Aim.ACCURATE or score.max(initial=0.0) > LITTLE * self.margin
+        return None if promised else self.incumbent()
 
     def outlook(self, pool: Ints, margin: float) -> Outlook | None:
         """Return what the best of a pool is expected to bring, and the probability that it is more than `margin`.
