@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.bench import Bench, Job
@@ -214,6 +214,14 @@ class Loop:
             self.store.add_measurement(entry.trial.id, reading, Purpose.REPEAT, number)
         if entry.evidence is not None:
             self._learn(entry, entry.evidence.metrics, entry.evidence.size_bytes)
+
+    def believe(self, sessions: Mapping[str, Sequence[tuple[int, ...]]]) -> None:
+        """Take what was read in turn, session by session (ns), for more than what the search read once."""
+        for identity, rounds in sessions.items():
+            entry = self.found[identity]
+            if entry.evidence is not None and any(rounds):
+                entry.latency = summarise([ns for ns in rounds if ns], self.statistic)
+                entry.evidence = replace(entry.evidence, latency_s=entry.latency.value(self.statistic))
 
     def _read(self, entry: Found) -> None:
         """Take readings, at least one of all, until no more is asked for.

@@ -42,14 +42,17 @@ from orchestrator.store.records import (
     digest_of,
 )
 from orchestrator.store.store import Store
-from orchestrator.units import parse_budget, parse_seconds
+from orchestrator.units import counted, parse_budget, parse_seconds
 from orchestrator.workbench import Workbench, open_workbench, with_space
 from search.candidate import Candidate
 from search.goal import Goal, Requirement
+from search.proposers.stopping import Why
 
 log = logging.getLogger(__name__)
 AHEAD = 2
 """Candidates that the host prepares before the board asks."""
+SEARCHES = 3
+"""At most, in one run: where the confirmation says that nothing meets the goal after all, the search goes on."""
 
 
 class StudyRun:
@@ -138,9 +141,18 @@ class StudyRun:
 
         tell(None)
         measure_seeds(bench, loop, tell)
-        ending = search_proposals(bench, loop, goal, tell, self._stop.is_set)
         budget = parse_budget(self._config.budget) if self._config.budget else None
-        verdict = confirm_finalists(bench, loop, goal, budget, self._stop.is_set)
+        for left in reversed(range(SEARCHES)):
+            ending = search_proposals(bench, loop, goal, tell, self._stop.is_set)
+            verdict = confirm_finalists(bench, loop, goal, budget, self._stop.is_set)
+            if not left or verdict.goal_met or verdict.probability is None or ending.why is not Why.OUTLOOK:
+                break
+            loop.believe(verdict.sessions)
+            goal = resolve_goal(self._config, bench.objective, baseline_evidence(loop))
+            rest = counted(self._config.measurements - loop.measured, "measurement")
+            self._progress.note(f"nothing meets the goal when it is confirmed: searching on with {rest}")
+            self._progress.goal(goal, self._config.latency_stat)
+            tell(None)
         baselines = [f for f in loop.found.values() if f.role is TrialRole.BASELINE and f.evidence is not None]
         test = evaluate_on_test(bench, loop, [*([verdict.winner] if verdict.winner else []), *baselines])
         self._project(loop, goal)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from device_farm.inventory import Inventory
-from orchestrator import loop
+from orchestrator import finish, loop
 from orchestrator.bench import Bench
 from orchestrator.config import StudyConfig
 from orchestrator.pick import Picked
@@ -25,6 +25,7 @@ from orchestrator.study_view import view_of
 from profilers.measurement import Measurement
 from recipes.bundle.verify import verify_bundle
 from recipes.compilers.tflite import layers
+from search.proposers import stopping
 from search.space import Calibration, Clipping
 
 KEYS: dict[str, Any] = {"device": "sim", "model": "demo:separable", "budget": "0.9x:int8", "baselines": "needed",
@@ -50,6 +51,16 @@ def stumbling(monkeypatch: pytest.MonkeyPatch, readings: set[int]) -> list[str]:
 
     monkeypatch.setattr(Bench, "measure", slowed)
     return seen
+
+
+class Notes(Silent):
+    """Keeps what a person would read."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def search(store: Store, **changes: Any) -> list[TrialHistory]:
@@ -112,6 +123,22 @@ def test_a_reading_that_surprises_is_taken_again_and_the_faster_one_counts(
     assert median_ns(repeats(slow)[0]) == pytest.approx(SLOW * median_ns(counts), rel=0.05)
     assert sum(h.latency_s is not None for h in store.histories(store.study("s").id)) == KEYS["measurements"], \
         "a repeated reading is no further candidate"
+
+
+def test_where_the_confirmation_says_that_nothing_meets_the_goal_the_search_goes_on(
+        store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stumbling(monkeypatch, {2, 3, 4})  # all readings of int8, so that the budget seems to be 1.26x
+    monkeypatch.setattr(stopping, "PATIENCE", 2)
+    monkeypatch.setattr(finish, "FINALISTS", 1)
+    config = StudyConfig.model_validate({"study": "s", **KEYS, "measurements": 30, "stop_below": 0.3})
+    progress = Notes()
+    outcome, _ = StudyRun(store, Inventory(), config, Path.cwd(), progress).run()
+    verdict, int8 = outcome.verdict, next(f for f in outcome.loop.found.values() if f.name == "int8")
+    assert any("searching on" in note for note in progress.notes), "what was confirmed first was too slow"
+    assert verdict.goal_met
+    assert verdict.winner is not None
+    assert outcome.latency_of(verdict.winner).median <= 0.9 * outcome.latency_of(int8).median
+    assert outcome.loop.measured <= config.measurements
 
 
 def test_what_becomes_the_anchor_after_a_resume_is_read_as_often(store: Store) -> None:
