@@ -40,7 +40,7 @@ from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
 from orchestrator.costmodel import AUTO
 from orchestrator.progress import Silent
-from orchestrator.store.records import StudyStatus, TrialRole
+from orchestrator.store.records import StudyRecord, StudyStatus, TrialRole
 from orchestrator.store.store import Store
 from orchestrator.study_run import StudyRun
 from orchestrator.units import parse_budget, show_seconds
@@ -66,6 +66,7 @@ class Measured:
     candidate: Candidate
     latency_s: float
     accuracy: float
+    role: TrialRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,22 @@ def search(store: Store, inventory: Inventory, keys: dict[str, object], sampler:
     if there.get(name) is not StudyStatus.FINISHED:
         StudyRun(store, inventory, config, Path.cwd(), Silent(), resume=name in there).run()
     study = store.study(name)
-    trials, before, ended = [], 0, study.created_at
+    ended = max(history.trial.finished_at or study.created_at for history in store.histories(study.id))
+    trials = measured(store, study)
+    before = sum(trial.role is not TrialRole.SEARCH for trial in trials)
+    return Study(sampler, config.prior, seed, name, tuple(trials), before,
+                 (ended - study.created_at).total_seconds())
+
+
+def measured(store: Store, study: StudyRecord) -> list[Measured]:
+    """Return what a study measured, float32 first."""
+    found = []
     for history in store.histories(study.id):
-        accuracy, ended = history.value("top1"), max(ended, history.trial.finished_at or ended)
+        accuracy = history.value("top1")
         if history.latency_s is not None and accuracy is not None:
-            trials.append(Measured(Candidate.from_json(study.space, history.trial.candidate), history.latency_s,
-                                   accuracy))
-            before += history.trial.role is not TrialRole.SEARCH
-    wall_s = (ended - study.created_at).total_seconds()
-    return Study(sampler, config.prior, seed, name, tuple(trials), before, wall_s)
+            found.append(Measured(Candidate.from_json(study.space, history.trial.candidate), history.latency_s,
+                                  accuracy, history.trial.role))
+    return found
 
 
 def finalists(study: Study, count: int, limit: float, base: str) -> list[Candidate]:
