@@ -13,7 +13,7 @@ from rich.markup import escape
 from device_farm.inventory import Inventory
 from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
-from orchestrator.phases import wanted_seeds
+from orchestrator.phases import planned_seeds
 from orchestrator.progress import Progress
 from orchestrator.store.store import Store
 from orchestrator.tables import SIMULATED, Name, figures_table
@@ -54,7 +54,9 @@ def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
         measured_s = time.perf_counter() - started
         host_s = report.build_s + report.evaluate_s
         each_s = measured_s + host_s / 2 if bench.exclusive else max(measured_s, host_s / 2)
-        names = [n for n in config.needed_baselines() if isinstance(uniform(bench.layers.space, n, 1), Named)]
+        made = [uniform(bench.layers.space, name, config.threads) for name in config.needed_baselines()]
+        baselines = [named for named in made if isinstance(named, Named)]
+        seeds = planned_seeds(config, bench.layers.space, {b.candidate.id for b in baselines}, len(baselines))
         return {
             "schema": SCHEMA, "dry_run": True, "model": config.model,
             "board": {"name": bench.board.name, "kind": bench.board.kind,
@@ -67,8 +69,8 @@ def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
             "for_all": {"calibration": [*bench.layers.space.calibrations], "clipping": [*bench.layers.space.clippings]},
             "left_out": [{"name": entry.name or None, "reason": entry.reason} for entry in bench.left_out],
             "log10_candidates": round(bench.layers.space.log10_size, 2),
-            "parameters": bench.prepared.parameters, "baselines": names,
-            "seeds": [seed.name for seed in wanted_seeds(config, bench.layers.space)],
+            "parameters": bench.prepared.parameters, "baselines": [b.name for b in baselines],
+            "seeds": [seed.name for seed in seeds],
             "prices": {"build_s": report.build_s, "accuracy_s": report.evaluate_s, "measurement_s": measured_s},
             "float32": {"latency_s": sorted(measurement.wall_ns)[len(measurement.wall_ns) // 2] * 1e-9,
                         "size_bytes": report.built.artifact.size_bytes, "metrics": dict(report.score.metrics)},

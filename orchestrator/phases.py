@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from orchestrator.config import StudyConfig
 from orchestrator.contradictions import refuse_hopeless
@@ -19,6 +19,7 @@ from orchestrator.ending import (
 )
 from orchestrator.errors import NothingRan
 from orchestrator.finish import rebuild
+from orchestrator.goals import needed_for_goal
 from orchestrator.host_oracle import PoolOracle
 from orchestrator.loop import Found, Loop
 from orchestrator.notes import keep_notes, recall_notes
@@ -72,8 +73,9 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
 
     bench.progress.phase("measuring the baselines")
     if len(named) > config.measurements:
+        fewer = "" if len(needed) == len(needed_for_goal(config)) else "; --baselines needed leaves out the others"
         bench.progress.note(f"the {len(named)} baselines are measured all the same, although --measurements is "
-                            f"{config.measurements}; --baselines needed leaves out the others")
+                            f"{config.measurements}{fewer}")
     for found in loop.found.values():
         if found.name == "float32" and found.evidence is not None:  # of an earlier controller
             rebuild(loop, found)
@@ -116,17 +118,28 @@ def wanted_seeds(config: StudyConfig, space: SearchSpace) -> list[Named]:
     return [] if config.budget is not None else [seed for seed in every if seed.name.endswith(WEIGHTED)]
 
 
+def planned_seeds(config: StudyConfig, space: SearchSpace, baselines: Collection[str], timed: int) -> list[Named]:
+    """Return the per-operator-kind recipes that at most half of the measurements that the baselines leave are spent on.
+
+    Args:
+        config: the study.
+        space: what is legal.
+        baselines: candidate ids, which are measured already.
+        timed: how many of these ran on the board.
+    """
+    room = max(0, (config.measurements - timed + 1) // 2)
+    return [named for named in wanted_seeds(config, space) if named.candidate.id not in baselines][:room]
+
+
 def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
     """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave."""
-    wanted = wanted_seeds(bench.config, bench.layers.space)
-    if loop.stop() or not wanted:
+    baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}
+    timed = sum(1 for i in baselines if loop.found[i].measurement is not None)
+    planned = planned_seeds(bench.config, bench.layers.space, baselines, timed)
+    if loop.stop() or not planned:
         return
     bench.progress.phase("measuring the per-operator-kind seeds")
-    baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}
-    planned = [n for n in wanted if n.candidate.id not in baselines]
-    timed = sum(1 for i in baselines if loop.found[i].measurement is not None)
-    room = max(0, (bench.config.measurements - timed + 1) // 2)
-    left = [n for n in planned[:room] if n.candidate.id not in loop.found or n.candidate.id in loop.orphans]
+    left = [n for n in planned if n.candidate.id not in loop.found or n.candidate.id in loop.orphans]
     loop.run(iter([(n, TrialRole.SEED) for n in left]), bench.config.measurements, tell)
 
 

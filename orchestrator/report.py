@@ -91,7 +91,7 @@ def _front(document: Document) -> str:
             "else its most accurate; 'orchestrator studies pick' takes another.")
     worth = document["hypervolume"]
     if worth is None:
-        return text
+        return f"{text} No hypervolume: {document['hypervolume_absent_because']}."
     corner = worth["reference"]
     return (f"{text} Hypervolume {worth['value']:.4f}, from {show_seconds(corner['latency_s'])} and "
             f"{corner['accuracy']:.4f}, {corner['of']}.")

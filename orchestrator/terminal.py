@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column
 
 from orchestrator.progress import Progress as ProgressProtocol
-from orchestrator.units import show_bytes, show_seconds
+from orchestrator.units import counted, show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from orchestrator.loop import Found
@@ -46,7 +46,8 @@ class Plain:
 
     def plan(self, measurements: int, done: int) -> None:
         """Print a line."""
-        self._line(f"at most {measurements} candidates are measured" + (f"; {done} were before" if done else ""))
+        before = f"; {done} were before" if done else ""
+        self._line(f"measuring at most {counted(measurements, 'candidate')}{before}")
 
     def goal(self, goal: Goal, statistic: str) -> None:
         """Print what is looked for."""

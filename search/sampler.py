@@ -17,6 +17,7 @@ study that is loaded again proposes what the first one would have.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,7 @@ from search.adaptive.reach import Reach, reach
 if TYPE_CHECKING:
     from search.adaptive.graph import Extra
 
+log = logging.getLogger(__name__)
 Choice = Mapping[str, str]
 """Site -> name of its option."""
 LATENCY = "adaptive:latency_s"
@@ -45,6 +47,8 @@ BOARD = "adaptive:board"
 NEWS = "adaptive:news"
 HOST = "adaptive:accuracy"
 CLAIM = "adaptive:claim"
+ROUNDING = 1e-6
+"""A divergence of 0 may be computed as less by so much."""
 PATIENCE_S = 5.0
 PAUSE_S = 0.01
 
@@ -95,6 +99,7 @@ class AdaptiveSampler(BaseSampler):
         self._budget_s, self._aim, self._seed, self._margin = budget_s, aim, seed, margin
         self._passes, self._evaluations, self._extra = passes, evaluations, tuple(extra)
         self._news: dict[int, News] = {}
+        self._warned = False
         self._random = RandomSampler(seed)
         self.outlook: Outlook | None = None
         """What the last proposal is expected to bring; None before the first, and while nothing meets the budget."""
@@ -143,6 +148,7 @@ class AdaptiveSampler(BaseSampler):
         while True:
             picks = engine.propose()
             self.outlook = engine.outlook
+            self._warn_where_nothing_runs(engine)
             news = engine.news()
             self._news[trial.number] = news + self._news.get(trial.number, News())
             _write(study, trial, NEWS, self._news[trial.number].to_json())
@@ -151,6 +157,14 @@ class AdaptiveSampler(BaseSampler):
             if _claimed(study, trial, picks):
                 return dict(self._choice(picks))
             engine.tell_infeasible(picks)  # another process chose it at the same time
+
+    def _warn_where_nothing_runs(self, engine: Engine) -> None:
+        """Say once that the host knows of nothing that runs: the search cannot be steered then."""
+        configs, accuracy = engine.memory.known()
+        if len(configs) and not np.isfinite(accuracy).any() and not self._warned:
+            self._warned = True
+            log.warning("accuracy() returned NaN for all of %d configurations: none of them is known to run, so that "
+                        "what is measured next is the likeliest to be fast enough", len(configs))
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str,
                            param_distribution: BaseDistribution) -> Any:
@@ -211,7 +225,14 @@ class AdaptiveSampler(BaseSampler):
         return {name: self._names[index][int(picks[index])] for index, name in enumerate(self._space)}
 
     def _batch_divergence(self, configs: Ints) -> Floats:
-        return np.array([float(self._divergence(self._choice(picks))) for picks in configs])
+        found = []
+        for picks in configs:
+            value = float(self._divergence(self._choice(picks)))
+            if not value >= -ROUNDING:
+                raise ValueError(f"divergence: expected 0 or more (inf where nothing can be built), got {value} for "
+                                 f"{dict(self._choice(picks))}")
+            found.append(max(value, 0.0))
+        return np.array(found)
 
     def _batch_accuracy(self, configs: Ints) -> Floats:
         return np.array([float(self._accuracy(self._choice(picks))) for picks in configs])

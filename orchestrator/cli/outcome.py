@@ -72,10 +72,10 @@ def _code_of(error: Exception) -> int | None:
     from device_farm.inventory_file import InventoryError
     from orchestrator.errors import NothingRan, UsageError
     from orchestrator.store.errors import DiskFull, StoreBusy, StoreError
-    from recipes.bundle.schema import BundleError
+    from recipes.bundle.schema import BundleError, PlaceTaken
     from recipes.errors import DataError, ModelError
 
-    if isinstance(error, UsageError | ModelError | DataError | InventoryError):
+    if isinstance(error, UsageError | ModelError | DataError | InventoryError | PlaceTaken):
         return USAGE
     if isinstance(error, StoreBusy | DiskFull | BundleError | FarmError):
         return INFRASTRUCTURE

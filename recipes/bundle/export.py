@@ -22,6 +22,7 @@ from recipes.bundle.schema import (
     BundleError,
     FileFacts,
     FileName,
+    PlaceTaken,
     Recipe,
     RecipeFacts,
 )
@@ -83,14 +84,14 @@ def _check_free(destination: Path, overwrite: bool) -> None:
     if not destination.exists():
         return
     if not destination.is_dir():
-        raise BundleError("is a file; a bundle is a folder", destination, "choose another name")
+        raise PlaceTaken("is a file; a bundle is a folder", destination, "choose another name")
     found = sorted(entry.name for entry in destination.iterdir())
     others = [name for name in found if name not in (*FILES, RECIPE, README, SUMS)]
     if found and not overwrite:
-        raise BundleError("the folder is not empty", destination, "choose another, or ask to overwrite the bundle")
+        raise PlaceTaken("the folder is not empty", destination, "choose another, or replace the bundle (--overwrite)")
     if others:
-        raise BundleError(f"the folder holds files that are no part of a bundle: {', '.join(others)}", destination,
-                          "they would be lost: move them away, or choose another folder")
+        raise PlaceTaken(f"the folder holds files that are no part of a bundle: {', '.join(others)}", destination,
+                         "they would be lost: move them away, or choose another folder")
 
 
 def _blob(blobs: BlobStore, sha256: str, destination: Path) -> bytes:

@@ -38,6 +38,10 @@ class BundleError(Exception):
         return f"{self.where}: {self.what}; {self.remedy}"
 
 
+class PlaceTaken(BundleError):
+    """What is at a bundle's destination is in its way."""
+
+
 def _utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 

@@ -118,10 +118,11 @@ class Judge:
             return None
         if self.aim is Aim.FRONT:
             return self._front_outlook(pool, accuracy, margin)
-        gain = float(self.score(pool, accuracy).max())
         if self.aim is Aim.ACCURATE:
-            better = accuracy > self.accuracy[key_of(best)] + margin
-            return Outlook(gain, float(np.where(better, self.probability(pool), 0.0).max()))
+            more, chance = accuracy - self.accuracy[key_of(best)], self.probability(pool)
+            return Outlook(float((chance * np.maximum(more, 0.0)).max()),
+                           float(np.where(more > margin, chance, 0.0).max()))
+        gain = float(self.score(pool, accuracy).max())
         mean, deviation = self.posterior.predict(pool)
         now = float(self.posterior.predict(best[None])[0][0])
         return Outlook(gain, float(norm.cdf(((1 - margin) * now - mean) / deviation).max()))

@@ -169,7 +169,7 @@ class Round:
             return configs
         order = np.argsort(-np.where(np.isfinite(accuracy), accuracy, -np.inf), kind="stable")[:ELIGIBLE]
         configs, accuracy = configs[order], accuracy[order]
-        score = np.where(np.isfinite(accuracy), accuracy, -np.inf) * self.judge.probability(configs)
+        score = np.where(np.isfinite(accuracy), accuracy * self.judge.probability(configs), -np.inf)
         parents = configs[np.argsort(-score, kind="stable")[:PARENTS]]
         one, two = parents[rng.integers(len(parents), size=CROSSED)], parents[rng.integers(len(parents), size=CROSSED)]
         children = np.where(rng.random(one.shape) < rng.choice([0.0, 0.2, 0.5], size=(CROSSED, 1)), two, one)

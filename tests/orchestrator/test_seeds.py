@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config import StudyConfig
-from orchestrator.phases import wanted_seeds
+from orchestrator.phases import planned_seeds, wanted_seeds
 from search.recipes import seeds
 from tests.search.spaces import mixed_space
 
@@ -26,3 +26,10 @@ def test_the_adaptive_engine_wants_few_unless_a_front_is_looked_for(keys: dict[s
     assert len(ALL) > len(WEIGHTED)
     config = StudyConfig.model_validate({"study": "s", "device": "sim", "model": "demo:residual", **keys})
     assert [seed.name for seed in wanted_seeds(config, mixed_space())] == wanted
+
+
+def test_seeds_take_at_most_half_of_what_the_baselines_leave() -> None:
+    config = StudyConfig.model_validate({"study": "s", "device": "sim", "model": "demo:residual", "sampler": "tpe",
+                                         "budget": "10ms", "measurements": 7})
+    planned = planned_seeds(config, mixed_space(), {next(iter(seeds(mixed_space(), 1))).candidate.id, "int8"}, 2)
+    assert [seed.name for seed in planned] == ALL[1:4]

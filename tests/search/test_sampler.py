@@ -270,6 +270,28 @@ def test_the_fastest_is_found_among_what_is_accurate_enough() -> None:
     assert found <= 1.02 * best
 
 
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_a_divergence_that_is_none_is_refused_by_name(value: float) -> None:
+    sampler = AdaptiveSampler(network(), lambda choice: value, accuracy, budget_s=1e-2)
+    with pytest.raises(ValueError, match=r"divergence: expected 0 or more .*, got (nan|-1.0) for \{'layer0': 'float'"):
+        sampler.engine(optuna.create_study(sampler=sampler)).propose()
+
+
+def test_where_every_accuracy_is_nan_it_says_so_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    sampler = AdaptiveSampler(network(), lost, lambda choice: float("nan"), budget_s=1e-2)
+    study = optuna.create_study(sampler=sampler, direction="maximize")
+    seen = set()
+    for _ in range(6):
+        trial = study.ask()
+        choice = sampler.choice(trial)
+        sampler.report(trial, latency_s(choice))
+        study.tell(trial, accuracy(choice))
+        seen.add(tuple(choice.items()))
+    assert len(seen) == 6
+    said = [record.message for record in caplog.records if "accuracy() returned NaN for all of" in record.message]
+    assert len(said) == 1
+
+
 def test_thirty_percent_of_noise_is_survived() -> None:
     study = run(make(), 20, noise=0.3)
     full = latency_s({f"layer{n}": "float" for n in range(6)})

@@ -113,6 +113,8 @@ def test_the_adaptive_sampler_expects_less_and_less(goal: Goal, seed: int) -> No
     assert max(outlook.probability for outlook in said[:6]) > 0.2
     assert min(outlook.probability for outlook in said[-6:]) < 0.05
     assert all(math.isfinite(outlook.gain) for outlook in said)
+    if goal.latency_budget_s is not None:
+        assert all(outlook.gain <= 0.001 for outlook in said if outlook.probability == 0), "0.1 points are a gain"
 
 
 def test_nothing_is_said_while_nothing_meets_the_goal_and_by_baselines() -> None:
