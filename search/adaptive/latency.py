@@ -8,7 +8,8 @@
             + sites * typical * overhead + bias of the board * prior + rest + noise
 
 The prior counts in proportion only: it is scaled to the readings first, for all that follows is relative to it.
-What a site takes on average in float is typical: a small site is not wrong in proportion to its own time.
+What a site takes on average in float is typical: a small site is not wrong in proportion to its own time (a floor that
+the first readings do without).
 The rest is what does not add up over sites (a cache that overflows, say): similar configurations have a similar one,
 a Gaussian process over the share of sites that differ. The corrections are independent Gaussians with mean 0, so
 their posterior has a closed form (Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, section 2.1).
@@ -45,6 +46,9 @@ PROFILE_NOISE = 0.08
 """Relative standard deviation of one site's time in a profile."""
 SURPRISE = 2.0
 """Standard deviations."""
+EARLY = 8
+"""Readings before which a site's error counts as proportional to its own time: then the whole prior may be wrong, and
+doubts about every small site keep proposals at the edge of the budget."""
 FEW = 40
 REFIT = 1.15
 MOST = 100
@@ -78,7 +82,8 @@ class LatencyModel:
 
     Args:
         given: what an analytic model, or another board, says (seconds).
-        floor: what every site's own correction is multiplied with beside its prior, as a share of what is typical.
+        floor: what every site's own correction is multiplied with beside its prior, as a share of what is typical; from
+            `EARLY` readings on.
     """
 
     given: Tables
@@ -191,8 +196,7 @@ class LatencyModel:
         own, switching = self.prior.parts(configs)
         size, sites = len(self._shared) + len(self.boards), np.arange(self.graph.length)[None]
         numbers = [table[sites, configs] for _, table in self.groups]
-        typical = self.typical
-        weights = [own + self.floor * typical if group == "site" else own for group, _ in self.groups]
+        weights = [own + self.beside if group == "site" else own for group, _ in self.groups]
         if self.graph.edges:
             starts, ends = self.graph.ends
             numbers.append(self.edge_numbers[np.arange(len(ends))[None], configs[:, starts], configs[:, ends]])
@@ -200,9 +204,14 @@ class LatencyModel:
         flat = np.concatenate(numbers, 1) + size * np.arange(len(configs))[:, None]
         found = np.asarray(np.bincount(flat.ravel(), np.concatenate(weights, 1).ravel(), size * len(configs)), float)
         found = found.reshape(len(configs), size)
-        found[:, self.overhead] = typical.sum()
+        found[:, self.overhead] = self.typical.sum()
         found[:, self.narrowing] = (self.prior.full[sites, configs] - own).sum(1)
         return found
+
+    @property
+    def beside(self) -> Floats:
+        """What every site's own correction is multiplied with beside its prior, in seconds: (sites,)."""
+        return self.typical * (self.floor if len(self.readings) >= EARLY else 0.0)
 
     @property
     def typical(self) -> Floats:
@@ -238,11 +247,11 @@ class LatencyModel:
         """Return features and prior cost of every single site of a configuration, its incoming edges with it."""
         own, switching = (part[0] for part in self.prior.parts(config[None]))
         rows = np.zeros((self.graph.length, len(self._shared) + len(self.boards)))
-        typical = rows[:, self.overhead] = self.typical
+        rows[:, self.overhead], beside = self.typical, self.beside
         base = own.copy()
         for group, table in self.groups:
             for s in range(self.graph.length):
-                rows[s, table[s, config[s]]] += own[s] + (self.floor * typical[s] if group == "site" else 0.0)
+                rows[s, table[s, config[s]]] += own[s] + (beside[s] if group == "site" else 0.0)
         rows[:, self.narrowing] = self.prior.full[np.arange(self.graph.length), config] - own
         for e, (a, b) in enumerate(self.graph.edges):
             rows[b, self.edge_numbers[e, config[a], config[b]]] += switching[e]

@@ -7,7 +7,7 @@ import pytest
 
 from search.adaptive.engine import Engine
 from search.adaptive.graph import Floats, Graph, Ints, Option, Site, Tables
-from search.adaptive.latency import LatencyModel, Reading
+from search.adaptive.latency import EARLY, LatencyModel, Reading
 from search.adaptive.memory import key_of
 from search.adaptive.round import Round
 
@@ -48,7 +48,7 @@ def test_a_small_site_that_was_never_tried_alone_is_uncertain() -> None:
 def test_what_a_small_site_takes_is_learned_from_one_reading() -> None:
     prior, truth = tables((0.1e-3, 0.04e-3)), tables((0.1e-3, 0.25e-3))
     model = LatencyModel(prior)
-    for config in (np.zeros(SITES, np.int64), np.ones(SITES, np.int64), *map(all_int8_but, range(3))):
+    for config in (np.zeros(SITES, np.int64), np.ones(SITES, np.int64), *map(all_int8_but, range(EARLY - 2))):
         model.readings.append(Reading(tuple(int(o) for o in config), float(truth.total(config[None])[0])))
     other = all_int8_but(0)
     other[5] = 0
