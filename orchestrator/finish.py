@@ -18,6 +18,7 @@ from search.errors import InfeasibleCandidate
 from search.goal import Goal
 
 FINALISTS = 3
+"""Of the best."""
 SHIPPABLE = 2
 """Of a front, beside its ends: every one more costs as much time as the others."""
 
@@ -36,7 +37,7 @@ class Verdict:
 
 def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget | None,
                       stop: Callable[[], bool]) -> Verdict:
-    """Confirm the best candidate beside float32 and the fastest baseline; where it fails, the next best.
+    """Confirm the best candidate beside float32 and the fastest baseline; where it fails, the next one of `finalists`.
 
     Args:
         bench: the open workbench.
@@ -67,7 +68,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
     if not goal.maximises_quality:
         return _fastest(bench, loop, goal, anchors, sessions, stop)
     nearest: Verdict | None = None
-    for best in ranked(goal, loop, FINALISTS):
+    for best in finalists(goal, loop):
         finalist = loop.found[best]
         feasible = finalist.evidence is not None and goal.feasible(finalist.evidence)
         if nearest is not None and not feasible:
@@ -84,6 +85,17 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
         if stop() or not feasible:
             break
     return nearest or Verdict(None, False, None, sessions)
+
+
+def finalists(goal: Goal, loop: Loop) -> list[str]:
+    """Return the ids of the best candidates, best first, and behind them the fastest that meets the goal.
+
+    The most accurate lie near the limit: where they miss it, what has most room may still meet it.
+    """
+    best = ranked(goal, loop, FINALISTS)
+    others = {i: f.evidence.latency_s for i, f in loop.found.items()
+              if i not in best and f.evidence is not None and goal.feasible(f.evidence)}
+    return [*best, *([min(others, key=lambda i: others[i])] if others else [])]
 
 
 def ranked(goal: Goal, loop: Loop, count: int) -> list[str]:

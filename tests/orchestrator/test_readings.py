@@ -7,7 +7,8 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,8 @@ from device_farm.inventory import Inventory
 from orchestrator import finish, loop
 from orchestrator.bench import Bench
 from orchestrator.config import StudyConfig
+from orchestrator.finish import finalists
+from orchestrator.loop import Loop
 from orchestrator.pick import Picked
 from orchestrator.progress import Silent
 from orchestrator.store.records import Purpose, TrialHistory, TrialRole, TrialState
@@ -25,6 +28,7 @@ from orchestrator.study_view import view_of
 from profilers.measurement import Measurement
 from recipes.bundle.verify import verify_bundle
 from recipes.compilers.tflite import layers
+from search.goal import Evidence, Goal
 from search.proposers import stopping
 from search.space import Calibration, Clipping
 
@@ -139,6 +143,20 @@ def test_where_the_confirmation_says_that_nothing_meets_the_goal_the_search_goes
     assert verdict.winner is not None
     assert outcome.latency_of(verdict.winner).median <= 0.9 * outcome.latency_of(int8).median
     assert outcome.loop.measured <= config.measurements
+
+
+def test_behind_the_best_the_fastest_is_confirmed() -> None:
+    """The most accurate lie near the limit: where they miss it, the one with most room may meet it."""
+    known = {"best": (0.92, 0.99), "second": (0.91, 0.98), "third": (0.90, 0.97), "fourth": (0.89, 0.9),
+             "fast": (0.88, 0.5), "too slow": (0.95, 1.1), "too bad": (0.5, 0.1)}
+    found = {name: SimpleNamespace(evidence=Evidence(1e-3 * share, 1000, {"top1": accuracy}))
+             for name, (accuracy, share) in known.items()}
+    loop = cast(Loop, SimpleNamespace(found=found))
+    goal = Goal("top1", latency_budget_s=1e-3, minimum={"top1": 0.6})
+    assert finalists(goal, loop) == ["best", "second", "third", "fast"]
+    for name in ("fourth", "fast"):
+        del found[name]
+    assert finalists(goal, loop) == ["best", "second", "third"]
 
 
 def test_what_becomes_the_anchor_after_a_resume_is_read_as_often(store: Store) -> None:
