@@ -40,7 +40,7 @@ def logs(store: Store, model: object) -> dict[str, list[Evidence]]:
     found = {}
     for study in store.studies():
         if study.config.get("model") == model and study.status is StudyStatus.FINISHED:
-            trials = measured(store, study)
+            trials = measured(study, store.histories(study.id))
             found[study.name] = [Evidence(t.latency_s / trials[0].latency_s, 0, {"top1": t.accuracy}) for t in trials]
     return found
 

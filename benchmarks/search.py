@@ -21,7 +21,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -40,7 +40,7 @@ from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
 from orchestrator.costmodel import AUTO
 from orchestrator.progress import Silent
-from orchestrator.store.records import StudyRecord, StudyStatus, TrialRole
+from orchestrator.store.records import StudyRecord, StudyStatus, TrialHistory, TrialRole
 from orchestrator.store.store import Store
 from orchestrator.study_run import StudyRun
 from orchestrator.units import parse_budget, show_seconds
@@ -100,17 +100,18 @@ def search(store: Store, inventory: Inventory, keys: dict[str, object], sampler:
     if there.get(name) is not StudyStatus.FINISHED:
         StudyRun(store, inventory, config, Path.cwd(), Silent(), resume=name in there).run()
     study = store.study(name)
-    ended = max(history.trial.finished_at or study.created_at for history in store.histories(study.id))
-    trials = measured(store, study)
+    histories = store.histories(study.id)
+    ended = max(history.trial.finished_at or study.created_at for history in histories)
+    trials = measured(study, histories)
     before = sum(trial.role is not TrialRole.SEARCH for trial in trials)
     return Study(sampler, config.prior, seed, name, tuple(trials), before,
                  (ended - study.created_at).total_seconds())
 
 
-def measured(store: Store, study: StudyRecord) -> list[Measured]:
+def measured(study: StudyRecord, histories: Iterable[TrialHistory]) -> list[Measured]:
     """Return what a study measured, float32 first."""
     found = []
-    for history in store.histories(study.id):
+    for history in histories:
         accuracy = history.value("top1")
         if history.latency_s is not None and accuracy is not None:
             found.append(Measured(Candidate.from_json(study.space, history.trial.candidate), history.latency_s,

@@ -220,7 +220,7 @@ class Loop:
         for identity, rounds in sessions.items():
             entry = self.found[identity]
             if entry.evidence is not None and any(rounds):
-                entry.latency = summarise([ns for ns in rounds if ns], self.statistic)
+                entry.latency = summarise(rounds, self.statistic)
                 entry.evidence = replace(entry.evidence, latency_s=entry.latency.value(self.statistic))
 
     def _read(self, entry: Found) -> None:

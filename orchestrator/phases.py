@@ -19,7 +19,6 @@ from orchestrator.ending import (
 )
 from orchestrator.errors import NothingRan
 from orchestrator.finish import rebuild
-from orchestrator.goals import needed_for_goal
 from orchestrator.host_oracle import PoolOracle
 from orchestrator.loop import Found, Loop
 from orchestrator.notes import keep_notes, recall_notes
@@ -73,7 +72,7 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
 
     bench.progress.phase("measuring the baselines")
     if len(named) > config.measurements:
-        fewer = "" if len(needed) == len(needed_for_goal(config)) else "; --baselines needed leaves out the others"
+        fewer = "; --baselines needed leaves out the others" if config.baselines == "all" else ""
         bench.progress.note(f"the {len(named)} baselines are measured all the same, although --measurements is "
                             f"{config.measurements}{fewer}")
     for found in loop.found.values():

@@ -227,10 +227,11 @@ class AdaptiveSampler(BaseSampler):
     def _batch_divergence(self, configs: Ints) -> Floats:
         found = []
         for picks in configs:
-            value = float(self._divergence(self._choice(picks)))
+            choice = self._choice(picks)
+            value = float(self._divergence(choice))
             if not value >= -ROUNDING:
                 raise ValueError(f"divergence: expected 0 or more (inf where nothing can be built), got {value} for "
-                                 f"{dict(self._choice(picks))}")
+                                 f"{dict(choice)}")
             found.append(max(value, 0.0))
         return np.array(found)
 

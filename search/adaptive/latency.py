@@ -196,7 +196,8 @@ class LatencyModel:
         own, switching = self.prior.parts(configs)
         size, sites = len(self._shared) + len(self.boards), np.arange(self.graph.length)[None]
         numbers = [table[sites, configs] for _, table in self.groups]
-        weights = [own + self.beside if group == "site" else own for group, _ in self.groups]
+        typical = self.typical
+        weights = [own + self.share * typical if group == "site" else own for group, _ in self.groups]
         if self.graph.edges:
             starts, ends = self.graph.ends
             numbers.append(self.edge_numbers[np.arange(len(ends))[None], configs[:, starts], configs[:, ends]])
@@ -204,14 +205,14 @@ class LatencyModel:
         flat = np.concatenate(numbers, 1) + size * np.arange(len(configs))[:, None]
         found = np.asarray(np.bincount(flat.ravel(), np.concatenate(weights, 1).ravel(), size * len(configs)), float)
         found = found.reshape(len(configs), size)
-        found[:, self.overhead] = self.typical.sum()
+        found[:, self.overhead] = typical.sum()
         found[:, self.narrowing] = (self.prior.full[sites, configs] - own).sum(1)
         return found
 
     @property
-    def beside(self) -> Floats:
-        """What every site's own correction is multiplied with beside its prior, in seconds: (sites,)."""
-        return self.typical * (self.floor if len(self.readings) >= EARLY else 0.0)
+    def share(self) -> float:
+        """The floor, once there are `EARLY` readings."""
+        return self.floor if len(self.readings) >= EARLY else 0.0
 
     @property
     def typical(self) -> Floats:
@@ -247,11 +248,11 @@ class LatencyModel:
         """Return features and prior cost of every single site of a configuration, its incoming edges with it."""
         own, switching = (part[0] for part in self.prior.parts(config[None]))
         rows = np.zeros((self.graph.length, len(self._shared) + len(self.boards)))
-        rows[:, self.overhead], beside = self.typical, self.beside
+        typical = rows[:, self.overhead] = self.typical
         base = own.copy()
         for group, table in self.groups:
             for s in range(self.graph.length):
-                rows[s, table[s, config[s]]] += own[s] + (beside[s] if group == "site" else 0.0)
+                rows[s, table[s, config[s]]] += own[s] + (self.share * typical[s] if group == "site" else 0.0)
         rows[:, self.narrowing] = self.prior.full[np.arange(self.graph.length), config] - own
         for e, (a, b) in enumerate(self.graph.edges):
             rows[b, self.edge_numbers[e, config[a], config[b]]] += switching[e]

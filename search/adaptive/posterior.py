@@ -111,8 +111,8 @@ class Posterior:
         factor = 1.0 + sum(theta[table] for _, table in model.groups)
         sites = model.prior.sites * np.maximum(factor, LEAST)[:, None, :]
         sites += theta[model.narrowing] * (model.prior.full[:, None] - model.prior.sites)
-        beside = model.beside[:, None] * theta[dict(model.groups)["site"]]
-        sites += (beside + theta[model.overhead] * model.typical[:, None])[:, None]
+        beside = model.share * theta[dict(model.groups)["site"]] + theta[model.overhead]
+        sites += (beside * model.typical[:, None])[:, None]
         sites = np.maximum(sites, LEAST * model.prior.sites)
         edges = model.prior.edges
         if model.graph.edges:

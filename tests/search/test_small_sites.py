@@ -45,6 +45,18 @@ def test_a_small_site_that_was_never_tried_alone_is_uncertain() -> None:
     assert deviation < 0.1 * mean
 
 
+def test_it_is_not_doubted_among_the_first_readings() -> None:
+    """Then all of the prior may be wrong; doubts about every small site kept proposals at the edge of the budget."""
+    prior = tables((0.1e-3, 0.04e-3))
+    model = LatencyModel(prior)
+    deviations = []
+    for config in (np.zeros(SITES, np.int64), np.ones(SITES, np.int64), *map(all_int8_but, range(1, EARLY - 1))):
+        model.readings.append(Reading(tuple(int(o) for o in config), float(prior.total(config[None])[0])))
+        deviations.append(float(model.posterior().predict(all_int8_but(0)[None])[1][0]))
+    assert len(deviations) == EARLY
+    assert deviations[-1] > 2 * deviations[-2]
+
+
 def test_what_a_small_site_takes_is_learned_from_one_reading() -> None:
     prior, truth = tables((0.1e-3, 0.04e-3)), tables((0.1e-3, 0.25e-3))
     model = LatencyModel(prior)
