@@ -13,9 +13,9 @@ from search.adaptive.latency import LatencyModel
 from search.adaptive.memory import News, key_of
 from search.baselines.task import Task
 
-PASSES = 48
-"""Artifacts that are built and run on the calibration inputs for one measurement: two to four seconds of two cores."""
-EVALUATIONS = 10
+PASSES = 24
+"""Artifacts that are built and run on the calibration inputs for one measurement: one to two seconds of two cores."""
+EVALUATIONS = 6
 """Artifacts whose accuracy is computed after each sensitivity table."""
 NARROWING = 8
 """What the divergence of new widths costs beside, in passes: a reconstruction on few examples."""

@@ -14,6 +14,7 @@ from tests.search.spaces import (
     every_candidate,
     mixed_space,
     small_space,
+    tiny_space,
     wide_space,
 )
 
@@ -44,7 +45,7 @@ class ProposerContract(ABC):
         assert proposer.propose() is None
 
     def test_choices_for_all_layers_are_candidates_only_where_they_change_one(self) -> None:
-        space = calibrated_space(small_space())
+        space = calibrated_space(tiny_space())
         proposer = self.make(space, BUDGET)
         found = self.drive(proposer, space, 1000)
         assert len(found) == len(set(found)) == len({c.id for c in found})

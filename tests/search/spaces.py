@@ -29,6 +29,11 @@ def small_space() -> SearchSpace:
     return SearchSpace("tflite", tuple(Layer(f"l{i}", "CONV_2D", legal, 100) for i, legal in enumerate(choices)))
 
 
+def tiny_space() -> SearchSpace:
+    """Two layers of one kind, and 6 candidates."""
+    return replace(small_space(), layers=small_space().layers[1:])
+
+
 def calibrated_space(space: SearchSpace) -> SearchSpace:
     """Return a space with everything that may be chosen for all layers together."""
     return replace(space, calibrations=tuple(Calibration), clippings=tuple(Clipping))
