@@ -32,7 +32,7 @@ from orchestrator.store.store import Store
 from orchestrator.workbench import Workbench, open_workbench, result_of
 from profilers.accuracy import build_and_evaluate
 from profilers.golden import tolerance
-from recipes.compilers.tflite.build import build
+from recipes.compilers.build import build
 from search.candidate import Candidate
 from tests.sshd import running_sshd
 

@@ -42,7 +42,7 @@ from profilers.golden import tolerance
 from profilers.measurement import MeasureSettings
 from profilers.prior import roofline_prior
 from profilers.sites import sites_of
-from recipes.compilers.tflite.single_layer import CONVERSIONS, LayerShape, shape_of
+from recipes.compilers.shapes import CONVERSIONS, LayerShape, shape_of
 from search.adaptive.graph import Tables
 from search.candidate import Candidate
 

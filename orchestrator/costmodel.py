@@ -18,7 +18,7 @@ from profilers.cost_model_rows import Conditions, Observation
 from profilers.prior import roofline_prior
 from profilers.simulation import CORTEX_A72
 from recipes.blobs import BlobMissing
-from recipes.compilers.tflite.layers import LayerMap
+from recipes.compilers.layers import LayerMap
 from search.adaptive.graph import Tables
 from search.sites import Sites
 

@@ -38,8 +38,8 @@ from profilers.cost_model_sweep import (
 )
 from profilers.measurement import Measurement
 from profilers.runner import RuntimePlace
+from recipes.compilers.shapes import LayerShape
 from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.single_layer import LayerShape
 from search.errors import InfeasibleCandidate
 from search.space import FLOAT32, LayerConfig
 

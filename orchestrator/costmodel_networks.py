@@ -18,8 +18,9 @@ from profilers.prior import roofline_prior
 from profilers.simulation import Roofline
 from profilers.sites import sites_of
 from recipes.blobs import BlobMissing
+from recipes.compilers.layers import LayerMap
 from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.layers import LayerMap, map_layers
+from recipes.compilers.tflite.layers import map_layers
 from recipes.target import Target
 from search.adaptive.graph import Tables
 from search.candidate import Candidate

@@ -23,7 +23,7 @@ from profilers.accuracy import (
     narrowing_divergence,
 )
 from profilers.closeness import Closeness
-from recipes.compilers.tflite.build import BuildInputs
+from recipes.compilers.build import BuildInputs
 from search.candidate import Candidate, Recovery
 from search.errors import InfeasibleCandidate
 from search.oracle import Estimate

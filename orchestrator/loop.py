@@ -33,7 +33,7 @@ from profilers.golden import tolerance
 from profilers.measurement import Measurement
 from profilers.statistics import LatencySummary, summarise
 from recipes.artifact import Artifact
-from recipes.compilers.tflite.build import BuildInputs
+from recipes.compilers.build import BuildInputs
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
 from search.goal import Evidence

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.store.records import StepRecord, StudyRecord, digest_of
 from orchestrator.store.store import Store
-from recipes.compilers.tflite.build import Built
+from recipes.compilers.build import Built
 
 NAME = "quantise"
 """Of the step."""

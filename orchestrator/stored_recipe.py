@@ -16,7 +16,7 @@ from orchestrator.study_view import StudyView
 from recipes.bundle.document import load_recipe
 from recipes.bundle.export import export_bundle
 from recipes.bundle.schema import SCHEMA, CandidateEntry, Latency, Measured, PortEntry, Recipe, RecipeFacts
-from recipes.compilers.tflite.build import quantised_ports
+from recipes.compilers.tflite.compiler import quantised_ports
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import map_layers
 from recipes.compilers.tflite.quantise import quantiser_recipe

@@ -20,7 +20,11 @@ from orchestrator.bench import BoardRunner
 from profilers.agent_build import build_agent
 from profilers.runner import AgentRunner, RuntimePlace
 from profilers.simulation import SimulatedRunner
+from recipes.compilers.compiler import Compiler
+from recipes.compilers.tflite.compiler import TfliteCompiler
 from recipes.target import Target
+
+COMPILERS: Mapping[str, Compiler] = {"tflite": TfliteCompiler()}
 
 
 def agent_file(store_folder: Path) -> Path:

@@ -25,18 +25,11 @@ from orchestrator.store.store import Store
 from profilers.accuracy import EvaluationInputs, evaluate, run_reference
 from profilers.measurement import MeasureSettings
 from recipes.artifact import Artifact
-from recipes.compilers.tflite.build import BuildInputs
-from recipes.compilers.tflite.compare import (
-    METRIC_SETTLED,
-    SETTLED,
-    Suspect,
-    differing_metrics,
-    find_difference,
-    worst_output,
-)
-from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.grouped import Grouped, with_groups
-from recipes.compilers.tflite.layers import LayerMap, map_layers
+from recipes.compilers.build import BuildInputs
+from recipes.compilers.compare import METRIC_SETTLED, SETTLED, Suspect, differing_metrics, find_difference, worst_output
+from recipes.compilers.compiler import Compiler
+from recipes.compilers.grouped import Grouped, with_groups
+from recipes.compilers.layers import LayerMap
 from recipes.compress.groups import LeftOut, Plan
 from recipes.compress.planning import PruneSettings
 from recipes.errors import ConversionMismatch, ModelError
@@ -99,6 +92,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     """
     board = inventory.find(config.device)
     model, data = parse_model(config.model, base), parse_data(config.data, base)
+    compiler = wiring.COMPILERS[config.compiler]
     agent = wiring.agent_file(store.folder)
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
     bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent),
@@ -108,23 +102,23 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     try:
         progress.phase(f"importing {config.model}")
         prune = PruneSettings(config.prune_criterion, config.seed) if config.prune else None
-        importing = pool.submit(prepare, model, data, store.blobs.root, prune)
+        importing = pool.submit(prepare, compiler, model, data, store.blobs.root, prune)
         with bench:
             prepared, runner = _ran(importing, model), bench.runner
             target = wiring.target_of(runner.facts, runner.runtime_name, runner.runtime_version)
             place = wiring.host_runtime_place(runner.runtime_name, store.folder, runner.runtime_version)
             evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, prepared.metric_names,
                                          place, agent, parse_accuracy(config.accuracy))
-            layers = _map_layers(store, prepared, target, model)
+            layers = _map_layers(compiler, store, prepared, target, model)
             grouped = _with_groups(store, prepared, layers if config.prune else _plain_for_all(layers))
             if config.prune and not grouped.layers.space.groups:
                 progress.note("--prune: no channels can be pruned: " + "; ".join(
                     f"{entry.name}: {entry.reason}" if entry.name else entry.reason for entry in grouped.left_out))
             progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
-            _check_conversion(pool, store, prepared, layers, evaluator, model)
+            _check_conversion(compiler, pool, store, prepared, layers, evaluator, model)
             yield Workbench(
                 store, config, board, bench, pool, prepared, grouped.layers,
-                BuildInputs(store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports,
+                BuildInputs(compiler, store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports,
                             prepared.splits["calibration"], target, config.io, prepared.pruning),
                 evaluator, grouped.left_out, runner.runtime_version,
                 wiring.same_machine(runner.facts) and board.shares_host == "forbidden", progress)
@@ -137,8 +131,8 @@ def with_space(bench: Workbench, space: SearchSpace) -> Workbench:
     return replace(bench, layers=replace(bench.layers, space=space))
 
 
-def _check_conversion(pool: HostPool, store: Store, prepared: Prepared, layers: LayerMap, evaluator: EvaluationInputs,
-                      model: Reference) -> None:
+def _check_conversion(compiler: Compiler, pool: HostPool, store: Store, prepared: Prepared, layers: LayerMap,
+                      evaluator: EvaluationInputs, model: Reference) -> None:
     """Compare the converted float32 model with PyTorch: its outputs, then its metrics.
 
     A model that was given as .tflite is its own reference: it must run, and its metrics be finite.
@@ -153,11 +147,11 @@ def _check_conversion(pool: HostPool, store: Store, prepared: Prepared, layers: 
         return
 
     def mismatch(what: str, split: str, example: int | None) -> ConversionMismatch:
-        suspect = Suspect(model, reference.positional, store.blobs.root, prepared.float_model, prepared.ports,
+        suspect = Suspect(compiler, model, reference.positional, store.blobs.root, prepared.float_model, prepared.ports,
                           dict(layers.layer_of), prepared.splits[split])
         found = _ran(pool.submit(find_difference, suspect, example), model)
         where = f"the first layer that differs is {found.layer!r} ({found.kind})" if found is not None else (
-            "LiteRT's plain kernels compute every layer as PyTorch does, so it is the metric that is not the same "
+            "plain kernels compute every layer as PyTorch does, so it is the metric that is not the same "
             "twice, or this runtime's accelerated kernels")
         return ConversionMismatch(f"{model.text}: the converted float32 model differs from PyTorch {what}; {where}")
 
@@ -181,10 +175,10 @@ def _ran(future: Future[T], model: Reference) -> T:
         raise ModelError(f"{model.text}: {error}") from error
 
 
-def _map_layers(store: Store, prepared: Prepared, target: Target, model: Reference) -> LayerMap:
+def _map_layers(compiler: Compiler, store: Store, prepared: Prepared, target: Target, model: Reference) -> LayerMap:
     """Derive the search space. Raises ModelError when there is nothing to search, or too much."""
     try:
-        return map_layers(read_graph(store.blobs.path(prepared.float_model)), target)
+        return compiler.layers(store.blobs.path(prepared.float_model).read_bytes(), target)
     except ValueError as error:
         raise ModelError(f"{model.text}: {error}") from error
 

@@ -21,8 +21,8 @@ from profilers.golden import EXAMPLES, Array
 from profilers.runner import AgentRunner, RuntimePlace
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
-from recipes.compilers.tflite.build import BuildInputs, Built, build
-from recipes.compilers.tflite.narrowed import narrowed_outputs, recovered_outputs, whole_outputs
+from recipes.compilers.build import BuildInputs, Built, build
+from recipes.compilers.narrowed import narrowed_outputs, recovered_outputs, whole_outputs
 from recipes.models.dataset import Metric, Split, apply_metrics, load_data, top1
 from recipes.models.source import Reference
 from recipes.ports import Ports

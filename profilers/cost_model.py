@@ -23,7 +23,7 @@ from profilers.cost_model_features import (
 )
 from profilers.cost_model_rows import Conditions, Observation
 from profilers.simulation import Roofline
-from recipes.compilers.tflite.single_layer import LayerShape
+from recipes.compilers.shapes import LayerShape
 from search.space import LayerConfig
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from profilers.cost_model_rows import Conditions, Observation
 from profilers.prior import typed
 from profilers.simulation import Roofline
-from recipes.compilers.tflite.single_layer import CONVERSIONS, LayerShape, graph_of
+from recipes.compilers.shapes import CONVERSIONS, LayerShape, graph_of
 from search.space import LayerConfig, Scheme
 
 FEATURES_VERSION = 1

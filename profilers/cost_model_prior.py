@@ -6,10 +6,10 @@ from profilers.cost_model import CostModel, Variant
 from profilers.cost_model_rows import Conditions
 from profilers.prior import tables_of
 from profilers.simulation import Roofline
-from recipes.compilers.tflite.graph import Graph as Operators
-from recipes.compilers.tflite.graph import Operator, Tensor
-from recipes.compilers.tflite.layers import LayerMap
-from recipes.compilers.tflite.single_layer import LayerShape, shape_of
+from recipes.compilers.graph import Graph as Operators
+from recipes.compilers.graph import Operator, Tensor
+from recipes.compilers.layers import LayerMap
+from recipes.compilers.shapes import LayerShape, shape_of
 from search.adaptive.graph import Tables
 from search.sites import Sites
 from search.space import FLOAT32, LayerConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from recipes.compilers.tflite.single_layer import LayerShape
+from recipes.compilers.shapes import LayerShape
 from search.space import LayerConfig
 
 

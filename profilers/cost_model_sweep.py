@@ -15,16 +15,11 @@ from profilers.measurement import MeasureSettings
 from profilers.runner import RuntimePlace
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
-from recipes.compilers.tflite.graph import Graph
-from recipes.compilers.tflite.legal import ARITHMETIC, STATIC_8, WEIGHTED, legal_choices
-from recipes.compilers.tflite.single_layer import (
-    CONVERSIONS,
-    LayerShape,
-    Shape,
-    build_layer,
-    example_inputs,
-    shape_of,
-)
+from recipes.compilers.graph import Graph
+from recipes.compilers.kinds import ARITHMETIC, WEIGHTED
+from recipes.compilers.shapes import CONVERSIONS, LayerShape, Shape, shape_of
+from recipes.compilers.tflite.legal import STATIC_8, legal_choices
+from recipes.compilers.tflite.single_layer import build_layer, example_inputs
 from search.space import FLOAT32, LayerConfig
 
 COPIES = 4

@@ -10,9 +10,9 @@ import numpy as np
 
 from profilers.simulation import UNPACKED_INT4, Roofline
 from profilers.sites import inputs_of
-from recipes.compilers.tflite.graph import Graph as Operators
-from recipes.compilers.tflite.graph import Operator, Tensor
-from recipes.compilers.tflite.layers import LayerMap
+from recipes.compilers.graph import Graph as Operators
+from recipes.compilers.graph import Operator, Tensor
+from recipes.compilers.layers import LayerMap
 from search.adaptive.graph import Floats, Tables
 from search.sites import Sites
 from search.space import LayerConfig, Scheme

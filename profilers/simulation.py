@@ -19,9 +19,10 @@ from device_farm.facts import BoardFacts
 from profilers.measurement import MeasureSettings
 from profilers.runner import AgentRunner, MeasuredSession, Runner
 from recipes.artifact import Artifact
-from recipes.compilers.tflite.graph import Graph, Operator, read_graph
-from recipes.compilers.tflite.layers import macs
-from recipes.compilers.tflite.legal import FOLLOWERS
+from recipes.compilers.graph import Graph, Operator
+from recipes.compilers.kinds import FOLLOWERS
+from recipes.compilers.layers import macs
+from recipes.compilers.tflite.graph import read_graph
 
 UNPACKED_INT4 = "INT4 unpacked"
 """Weight-only int4: a float operator whose weights are dequantised in every run."""

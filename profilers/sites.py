@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from recipes.compilers.tflite.layers import LayerMap
+from recipes.compilers.layers import LayerMap
 from search.adaptive.graph import Graph, Option, Site
 from search.sites import Sites, sites_for_all
 from search.space import LayerConfig, Scheme

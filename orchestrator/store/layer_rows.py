@@ -13,7 +13,7 @@ from orchestrator.store.records import CostModelRecord, LayerRecord, NewCostMode
 from orchestrator.store.samples import pack, unpack
 from profilers.cost_model_rows import Conditions
 from recipes.blobs import BlobMissing, BlobStore
-from recipes.compilers.tflite.single_layer import LayerShape
+from recipes.compilers.shapes import LayerShape
 from search.space import LayerConfig
 
 

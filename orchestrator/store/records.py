@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from profilers.cost_model_rows import Conditions
 from profilers.measurement import Measurement
-from recipes.compilers.tflite.single_layer import LayerShape
+from recipes.compilers.shapes import LayerShape
 from search.space import LayerConfig, SearchSpace
 
 ALL_KINDS = "*"

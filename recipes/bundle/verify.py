@@ -14,9 +14,10 @@ from recipes.boundary import foreign
 from recipes.bundle.document import load_recipe
 from recipes.bundle.export import rules_text
 from recipes.bundle.schema import FILES, FLOAT_MODEL, MODEL, README, RECIPE, RULES, STATISTICS, SUMS, Recipe
+from recipes.compilers.layers import LayerMap
 from recipes.compilers.tflite.calibrate import load_statistics
 from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.layers import LayerMap, map_layers
+from recipes.compilers.tflite.layers import map_layers
 from recipes.compilers.tflite.quantise import Quantiser, quantiser_recipe
 from recipes.errors import ModelError
 from search.candidate import Candidate

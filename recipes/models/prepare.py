@@ -13,8 +13,7 @@ import numpy as np
 
 from recipes.blobs import BlobStore
 from recipes.boundary import foreign
-from recipes.compilers.tflite.calibrate import calibrate
-from recipes.compilers.tflite.convert import convert
+from recipes.compilers.compiler import Compiler
 from recipes.compilers.tflite.given import check_inputs, read_float_model, value_count
 from recipes.compilers.tflite.outputs import with_own_outputs, with_signature
 from recipes.compress.groups import Plan
@@ -27,15 +26,13 @@ from recipes.models.source import Reference
 from recipes.ports import Array, Ports
 from recipes.steps import run_step
 
-TOOLS = ("torch", "litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert")
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What later steps need, by digest: nothing of the user's code is loaded again but the metrics."""
 
     float_model: str
-    """Blob: the float .tflite model."""
+    """Blob: the compiler's float model."""
     statistics: str
     """Blob: calibration statistics."""
     ports: Ports
@@ -83,10 +80,12 @@ class _Imported:
     """None for a float .tflite model."""
 
 
-def prepare(model: Reference, data: Reference, blob_folder: Path, prune: PruneSettings | None = None) -> Prepared:
+def prepare(compiler: Compiler, model: Reference, data: Reference, blob_folder: Path,
+            prune: PruneSettings | None = None) -> Prepared:
     """Load a model and its data, convert and calibrate. Runs user code: only in a worker process.
 
     Args:
+        compiler: makes the float model.
         model: the network.
         data: its data.
         blob_folder: where everything is kept.
@@ -98,16 +97,17 @@ def prepare(model: Reference, data: Reference, blob_folder: Path, prune: PruneSe
     """
     blobs = BlobStore(blob_folder)
     dataset = load_data(data)
-    imported = _import_tflite(model, dataset) if model.kind == "tflite" else _import_network(model, dataset, blobs)
+    imported = (_import_tflite(model, dataset) if model.kind == "tflite"
+                else _import_network(compiler, model, dataset, blobs))
     with foreign(f"calibrating {model.text}", ModelError):
-        statistics = calibrate(imported.model, imported.ports, dataset.splits["calibration"].inputs)
+        statistics = compiler.calibrate(imported.model, imported.ports, dataset.splits["calibration"].inputs)
     kept = {name: split for name, split in dataset.splits.items() if name != "train"}
     splits = {name: blobs.put_bytes(split.to_bytes()).sha256 for name, split in kept.items()}
     prepared = Prepared(
         float_model=blobs.put_bytes(imported.model).sha256, statistics=blobs.put_bytes(statistics).sha256,
         ports=imported.ports, splits=splits, examples={name: split.examples for name, split in kept.items()},
         metric_names=tuple(dataset.metrics), reference=imported.reference, parameters=imported.parameters,
-        versions={name: version(name) for name in TOOLS})
+        versions={name: version(name) for name in dict.fromkeys((*compiler.converts_with, *compiler.quantises_with))})
     return prepared if prune is None else _with_plan(prepared, prune, model, imported.network, dataset, blobs)
 
 
@@ -127,7 +127,7 @@ def _with_plan(prepared: Prepared, settings: PruneSettings, model: Reference, ne
     return replace(prepared, pruning=inputs, plan=kept, versions={**prepared.versions, **step.tools})
 
 
-def _import_network(reference: Reference, dataset: Dataset, blobs: BlobStore) -> _Imported:
+def _import_network(compiler: Compiler, reference: Reference, dataset: Dataset, blobs: BlobStore) -> _Imported:
     """Run a network in PyTorch, then convert it."""
     network = load_network(reference)
     positional, calibration = dataset.positional, dataset.splits["calibration"].inputs
@@ -139,7 +139,7 @@ def _import_network(reference: Reference, dataset: Dataset, blobs: BlobStore) ->
         run(network, dataset.splits["test"].inputs, positional, "the test inputs")  # an index may be out of range
     metrics = apply_metrics(dataset.metrics, validation, _targets(dataset, "validation"))
     example = {name: array[:1] for name, array in calibration.items()}
-    model, ports = convert(network, example, positional)
+    model, ports = compiler.convert(network, example, positional)
     kept = PyTorchReference(blobs.put_bytes(_npz(outputs)).sha256, metrics, positional)
     return _Imported(model, ports, kept, parameter_count(network), network)
 

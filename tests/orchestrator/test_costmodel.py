@@ -47,9 +47,10 @@ from profilers.prior import roofline_prior
 from profilers.simulation import CORTEX_A72, Roofline
 from profilers.sites import sites_of
 from recipes.blobs import BlobMissing
+from recipes.compilers.shapes import CONVERSIONS
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import map_layers
-from recipes.compilers.tflite.single_layer import CONVERSIONS, float_model
+from recipes.compilers.tflite.single_layer import float_model
 from recipes.target import Target
 from tests.orchestrator.made import measured as made_measurement
 from tests.orchestrator.made import run

@@ -24,10 +24,11 @@ from profilers.simulation import CORTEX_A72
 from profilers.sites import sites_of
 from recipes.bundle.document import load_recipe
 from recipes.bundle.verify import verify_bundle
-from recipes.compilers.tflite.build import BuildInputs, build
-from recipes.compilers.tflite.graph import Graph, Operator, read_graph
-from recipes.compilers.tflite.layers import LayerMap
-from recipes.compilers.tflite.single_layer import shape_of
+from recipes.compilers.build import BuildInputs, build
+from recipes.compilers.graph import Graph, Operator
+from recipes.compilers.layers import LayerMap
+from recipes.compilers.shapes import shape_of
+from recipes.compilers.tflite.graph import read_graph
 from recipes.steps import FOLDER
 from search.candidate import Candidate, Recovery
 from search.recipes import uniform

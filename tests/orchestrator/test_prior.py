@@ -8,8 +8,9 @@ from orchestrator.store.store import Store
 from profilers.prior import roofline_prior
 from profilers.simulation import CORTEX_A72
 from profilers.sites import sites_of
+from recipes.compilers.layers import LayerMap
 from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.layers import LayerMap, map_layers
+from recipes.compilers.tflite.layers import map_layers
 from recipes.target import Target
 from search.candidate import Candidate
 from tests.orchestrator.searches import demo_search

@@ -20,10 +20,10 @@ from profilers.cost_model_sweep import MAX_ELEMENTS, MAX_MACS, MAX_WEIGHTS, swee
 from profilers.prior import roofline_prior
 from profilers.simulation import CORTEX_A72, UNPACKED_INT4, Roofline
 from profilers.sites import sites_of
-from recipes.compilers.tflite.graph import Graph, Operator, Port, Tensor
+from recipes.compilers.graph import Graph, Operator, Port, Tensor
+from recipes.compilers.shapes import CONVERSIONS, LayerShape
 from recipes.compilers.tflite.layers import map_layers
 from recipes.compilers.tflite.legal import DYNAMIC_8, STATIC_8, WEIGHT_ONLY_4, legal_choices
-from recipes.compilers.tflite.single_layer import CONVERSIONS, LayerShape
 from recipes.target import Target
 from search.space import FLOAT32, LayerConfig, Scheme
 

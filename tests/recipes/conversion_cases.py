@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recipes.compilers.compare import Difference, first_difference, worst_output
+from recipes.compilers.layers import LayerMap
 from recipes.compilers.tflite.calibrate import calibrate, clip, load_statistics
-from recipes.compilers.tflite.compare import Difference, first_difference, worst_output
+from recipes.compilers.tflite.compiler import TfliteCompiler
 from recipes.compilers.tflite.convert import convert
 from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.layers import LayerMap, map_layers
+from recipes.compilers.tflite.layers import map_layers
 from recipes.compilers.tflite.quantise import Quantiser
 from recipes.models.network import Network, load_network, run, settle
 from recipes.models.source import Reference
@@ -236,7 +238,8 @@ class Case:
         return map_layers(read_graph(self.model), TARGET)
 
     def difference(self, model: bytes) -> Difference | None:
-        return first_difference(self.network, self.positional, model, self.ports, self.layers.layer_of, self.example)
+        return first_difference(TfliteCompiler(), self.network, self.positional, model, self.ports,
+                                self.layers.layer_of, self.example)
 
 
 @cache

@@ -81,8 +81,8 @@ def make_cases() -> dict[str, Case]:
     """Convert and quantise, in a process of its own: the converter warns and prints."""
     import torch
 
-    from recipes.compilers.tflite.build import quantised_ports
     from recipes.compilers.tflite.calibrate import calibrate, clip, load_statistics
+    from recipes.compilers.tflite.compiler import quantised_ports
     from recipes.compilers.tflite.convert import convert
     from recipes.compilers.tflite.graph import read_graph
     from recipes.compilers.tflite.layers import map_layers

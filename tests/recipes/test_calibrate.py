@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from recipes.compilers.tflite.calibrate import BINS, Histogram, calibrate, clip, load_statistics
-from recipes.compilers.tflite.compare import tflite_outputs
 from recipes.compilers.tflite.convert import convert
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import map_layers
 from recipes.compilers.tflite.quantise import Quantiser
+from recipes.compilers.tflite.run import tflite_outputs
 from recipes.demo.data import fashion_mnist
 from recipes.demo.networks import residual
 from recipes.models.network import Network

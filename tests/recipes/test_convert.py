@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.compilers.tflite.compare import Worst, differing_metrics, worst_output
+from recipes.compilers.compare import Worst, differing_metrics, worst_output
 from recipes.errors import ConversionMismatch
 from tests.recipes.conversion_cases import NETWORKS, Converted, converted, corrupted, mixes
 

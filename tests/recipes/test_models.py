@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from recipes.blobs import BlobStore
+from recipes.compilers.tflite.compiler import TfliteCompiler
 from recipes.compilers.tflite.graph import read_graph
 from recipes.errors import DataError, ModelError
 from recipes.models.dataset import Split, apply_metrics, check_data, check_labels, top1
@@ -67,7 +68,7 @@ class Study:
 
     def prepare(self, model: str = "net.py:good", data: str = "net.py:data") -> Prepared:
         references = parse_model(model, self.folder), parse_data(data, self.folder)
-        return self.pool.submit(prepare, *references, self.blobs.root).result()
+        return self.pool.submit(prepare, TfliteCompiler(), *references, self.blobs.root).result()
 
 
 @pytest.fixture

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from recipes.blobs import BlobStore
-from recipes.compilers.tflite.build import BuildInputs, _check_layers, build
+from recipes.compilers.build import BuildInputs, _check_layers, build
+from recipes.compilers.grouped import with_groups
+from recipes.compilers.layers import LayerMap
+from recipes.compilers.tflite.compiler import TfliteCompiler
 from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.grouped import with_groups
-from recipes.compilers.tflite.layers import LayerMap, map_layers
+from recipes.compilers.tflite.layers import map_layers
 from recipes.compress.groups import Axis, ChannelGroup, Member, Plan
 from recipes.compress.planning import PruneSettings, plan_pruning
 from recipes.errors import ModelError
@@ -75,8 +77,8 @@ def quiet(task: Any, *arguments: Any) -> Any:
 def prepare_mine(folder: Path) -> Prepared:
     from recipes.models.prepare import prepare
 
-    return prepare(parse_model("net.py:make", folder), parse_data("demo:fashion_mnist", folder), folder / "blobs",
-                   PruneSettings("magnitude", 0))
+    return prepare(TfliteCompiler(), parse_model("net.py:make", folder), parse_data("demo:fashion_mnist", folder),
+                   folder / "blobs", PruneSettings("magnitude", 0))
 
 
 def both_calibrations(blobs: Path, model: str, statistics: str, split: str) -> tuple[str, str]:
@@ -114,7 +116,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, pool: ProcessPoolExecutor) ->
     blobs = BlobStore(folder / "blobs")
     layers = with_groups(map_layers(read_graph(blobs.path(prepared.float_model)), TARGET),
                          Plan.from_bytes(blobs.path(prepared.plan).read_bytes())).layers
-    inputs = BuildInputs(folder / "blobs", prepared.float_model, prepared.statistics, prepared.ports,
+    inputs = BuildInputs(TfliteCompiler(), folder / "blobs", prepared.float_model, prepared.statistics, prepared.ports,
                          prepared.splits["calibration"], TARGET, "float", prepared.pruning)
     return Made(folder, prepared, layers, inputs)
 

@@ -8,19 +8,11 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from recipes.compilers.kinds import ARITHMETIC, WEIGHTED
+from recipes.compilers.shapes import CONVERSIONS, LayerShape, reduced_axes, shape_of
 from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.legal import ARITHMETIC, STATIC_8, WEIGHTED, legal_choices
-from recipes.compilers.tflite.single_layer import (
-    CONVERSIONS,
-    LayerShape,
-    build_layer,
-    example_inputs,
-    float_model,
-    layer_map,
-    reduced_axes,
-    shape_of,
-    statistics,
-)
+from recipes.compilers.tflite.legal import STATIC_8, legal_choices
+from recipes.compilers.tflite.single_layer import build_layer, example_inputs, float_model, layer_map, statistics
 from recipes.ports import Array
 from search.errors import InfeasibleCandidate
 from search.space import FLOAT32, LayerConfig

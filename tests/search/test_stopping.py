@@ -108,7 +108,7 @@ def told(goal: Goal, sampler: str, count: int, seed: int = 0) -> tuple[list[Outl
     (Goal("top1", latency_budget_s=0.0009), 0), (Goal("top1", minimum={"top1": 0.88}), 0),
     *((Goal("top1", front=Front(0.89)), seed) for seed in (0, 2, 4))])
 def test_the_adaptive_sampler_expects_less_and_less(goal: Goal, seed: int) -> None:
-    """Also on a front, where what is faster and worse than everything measured adds nothing, and more is left to find."""
+    """Also on a front, where what is faster and worse than everything measured adds nothing, and more is left."""
     said = [outlook for outlook in told(goal, "adaptive", 60, seed)[0] if outlook is not None]
     assert max(outlook.probability for outlook in said[:6]) > 0.2
     assert min(outlook.probability for outlook in said[-6:]) < (0.05 if goal.front is None else 0.1)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.boundary import foreign, origin
+from recipes.compilers.graph import Graph, Port
 from recipes.compilers.tflite.edit import rename
-from recipes.compilers.tflite.graph import Graph, Port, read_graph
+from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.movements import without_needless_movements
 from recipes.compilers.tflite.outputs import with_own_outputs
 from recipes.errors import ModelError

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recipes.compilers.tflite.graph import Graph, Port, read_graph
+from recipes.compilers.graph import Graph, Port
+from recipes.compilers.tflite.graph import read_graph
 from recipes.errors import DataError, ModelError
 from recipes.ports import Ports, PortSpec
 

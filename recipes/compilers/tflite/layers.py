@@ -1,18 +1,15 @@
-"""From the operators of a float .tflite model to the variables of a search space."""
+"""The layers of a float .tflite model, by the names that its converter left."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
-from recipes.compilers.tflite.graph import Graph, Operator
-from recipes.compilers.tflite.legal import ARITHMETIC, FOLLOWERS, WEIGHTED, legal_choices, legal_for_all
+from recipes.compilers.graph import Graph, Operator
+from recipes.compilers.kinds import ARITHMETIC
+from recipes.compilers.layers import LayerMap, has_weights, macs, weight_count, weight_tensor
+from recipes.compilers.tflite.legal import legal_choices, legal_for_all
 from recipes.target import Target
-from search.candidate import Candidate
-from search.space import FLOAT32, Layer, LayerConfig, Scheme, SearchSpace
+from search.space import Layer, SearchSpace
 
 MAX_LAYERS = 400
 WRAPPED = "net"
@@ -26,53 +23,6 @@ KERNEL = re.compile(r"/torch\.nn\.modules\.(conv|linear)\.\w+$")
 LEAF = re.compile(r"(?:^|/)torch\.nn\.modules\.[a-z_]+\.[A-Z]\w*$")
 
 
-@dataclass(frozen=True)
-class LayerMap:
-    """A search space, and which operators of the float graph each of its layers stands for."""
-
-    graph: Graph
-    space: SearchSpace
-    operators: Mapping[str, tuple[int, ...]]
-    """Layer name -> operator indices."""
-
-    @cached_property
-    def layer_of(self) -> Mapping[int, str]:
-        """Operator index -> layer name."""
-        return {index: name for name, indices in self.operators.items() for index in indices}
-
-    def has_weights(self, op: Operator) -> bool:
-        """Tell whether an operator of the float graph has constant weights."""
-        return _has_weights(self.graph, op)
-
-    def operator_configs(self, candidate: Candidate) -> dict[int, LayerConfig]:
-        """Return the configuration of every operator, with the followers' rule applied.
-
-        A follower runs static when the operator that writes its input does; at the model's input,
-        when all its readers do; one that moves indices never does. Every other operator that is no
-        variable stays float32.
-        """
-        configs = {index: candidate.config_of[name] for index, name in self.layer_of.items()}
-        for op in self.graph.operators:
-            if op.index in configs:
-                continue
-            configs[op.index] = self._follow(op, configs) if op.kind in FOLLOWERS else FLOAT32
-        return configs
-
-    def _follow(self, op: Operator, configs: Mapping[int, LayerConfig]) -> LayerConfig:
-        if self.graph.tensors[op.outputs[0]].dtype != "FLOAT32":
-            return FLOAT32
-        sources = [self.graph.producer.get(t) for t in self.graph.activations(op)]
-        if all(source is None for source in sources):
-            readers = [r for t in op.outputs for r in self.graph.consumers.get(t, ())]
-            formats = {configs.get(r.index, FLOAT32) for r in readers}
-        else:
-            formats = {configs[source.index] if source else FLOAT32 for source in sources}
-        static = [f for f in formats if f.scheme is Scheme.STATIC]
-        if len(static) == len(formats) and static:
-            return LayerConfig(8, static[0].activation_bits, Scheme.STATIC)
-        return FLOAT32
-
-
 def map_layers(graph: Graph, target: Target) -> LayerMap:
     """Find the variables of a float graph for a target; operators that share weights are one.
 
@@ -84,7 +34,7 @@ def map_layers(graph: Graph, target: Target) -> LayerMap:
     leaves: dict[str, str] = {}
     owners: dict[int, str] = {}
     for op in graph.operators:
-        path, weight = module_path(graph, op), _weight_tensor(graph, op)
+        path, weight = module_path(graph, op), weight_tensor(graph, op)
         if weight is not None and weight in owners:
             name = owners[weight]
         elif weight is not None:
@@ -101,9 +51,9 @@ def map_layers(graph: Graph, target: Target) -> LayerMap:
         kind = kinds[name] if len(ops) == 1 else "+".join(dict.fromkeys(op.kind for op in ops))
         shared = set.intersection(*(set(legal_choices(op.kind, target.runtime)) for op in ops))
         choices = tuple(sorted(shared, key=lambda c: c.sort_key))
-        if len(choices) < 2 and not any(_has_weights(graph, op) for op in ops):
+        if len(choices) < 2 and not any(has_weights(graph, op) for op in ops):
             continue
-        layers.append(Layer(name, kind, choices, _weights(graph, ops),
+        layers.append(Layer(name, kind, choices, weight_count(graph, ops),
                             sum(macs(graph, op) for op in ops)))
     if not any(layer.weights for layer in layers):
         raise ValueError("the model has no convolution or linear layer with constant weights: nothing to search")
@@ -151,7 +101,7 @@ def module_path(graph: Graph, op: Operator) -> str:
     names of fused modules by `;;`: the first kernel is the layer itself, others made the same constant.
     In other files the name is the path.
     """
-    weight = _weight_tensor(graph, op)
+    weight = weight_tensor(graph, op)
     if weight is not None:
         pieces = [p for p in graph.tensors[weight].name.split(";") if "/" in p]
         kernels = [p for p in pieces if KERNEL.search(p)]
@@ -166,33 +116,3 @@ def module_path(graph: Graph, op: Operator) -> str:
         return ".".join(segments)
     names = [s.rsplit(".", 1)[-1].partition("_")[2] for s in segments[1:]]
     return ".".join(names[1:] if names[:1] == [WRAPPED] else names)
-
-
-def _weight_tensor(graph: Graph, op: Operator) -> int | None:
-    if op.kind not in WEIGHTED:
-        return None
-    tensor = op.inputs[1]
-    return tensor if graph.is_constant(tensor) else None
-
-
-def _has_weights(graph: Graph, op: Operator) -> bool:
-    return _weight_tensor(graph, op) is not None
-
-
-def _weights(graph: Graph, ops: Iterable[Operator]) -> int:
-    """Count the weights of a layer; operators that share them count once."""
-    tensors = {_weight_tensor(graph, op) for op in ops}
-    return sum(graph.tensors[tensor].elements for tensor in tensors if tensor is not None)
-
-
-def macs(graph: Graph, op: Operator) -> int:
-    """Count the multiply-accumulates of one operator; 0 for those that have none."""
-    output = graph.tensors[op.outputs[0]]
-    if op.kind in ("CONV_2D", "TRANSPOSE_CONV"):
-        return output.elements * math.prod(graph.tensors[op.inputs[1]].shape[1:])
-    if op.kind == "DEPTHWISE_CONV_2D":
-        kernel = graph.tensors[op.inputs[1]].shape
-        return output.elements * kernel[1] * kernel[2]
-    if op.kind in ("FULLY_CONNECTED", "BATCH_MATMUL"):
-        return output.elements * graph.tensors[op.inputs[0]].shape[-1]
-    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from recipes.compilers.kinds import ARITHMETIC
 from search.space import FLOAT32, Calibration, Clipping, Layer, LayerConfig, Scheme
 
 FP16 = LayerConfig(weight_bits=16)
@@ -17,7 +18,7 @@ STATIC_4 = LayerConfig(4, 8, Scheme.STATIC)
 _WIDE = (FLOAT32, FP16, WEIGHT_ONLY_8, DYNAMIC_8, STATIC_8)
 _ALL = (*_WIDE, WEIGHT_ONLY_4, DYNAMIC_4, STATIC_4)
 
-WEIGHTED: dict[str, tuple[LayerConfig, ...]] = {
+CHOICES: dict[str, tuple[LayerConfig, ...]] = {
     "CONV_2D": _ALL,
     "FULLY_CONNECTED": _ALL,
     "DEPTHWISE_CONV_2D": _WIDE,
@@ -28,19 +29,6 @@ WEIGHTED: dict[str, tuple[LayerConfig, ...]] = {
 Left out although the quantiser accepts them: 2-bit convolutions (NaN or a segmentation fault) and
 16-bit activations (reference kernels: slower than float32 by a factor of 30, so never a speed-up).
 """
-
-ARITHMETIC = frozenset({
-    "ADD", "SUB", "MUL", "DIV", "MEAN", "SUM", "SQUARED_DIFFERENCE", "RSQRT", "SQRT", "SOFTMAX", "GELU",
-    "LOGISTIC", "TANH", "HARD_SWISH", "BATCH_MATMUL", "MAXIMUM", "RELU",
-})
-"""Operators without weights that compute: variables with the choices float32 and static int8."""
-
-FOLLOWERS = frozenset({
-    "RESHAPE", "TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION",
-    "STRIDED_SLICE", "SLICE", "SPLIT", "PACK", "UNPACK", "GATHER", "BROADCAST_TO", "RESIZE_BILINEAR",
-    "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH",
-})
-"""Operators that move data: they take the format of their producer (`layers.followers`)."""
 
 TFLITE_RUNTIME_SAFE = frozenset({FLOAT32, FP16, WEIGHT_ONLY_8, STATIC_8})
 """What tflite-runtime 2.14 computes right; its other paths give NaN, errors or wrong results."""
@@ -60,7 +48,7 @@ def legal_for_all(layers: Iterable[Layer]) -> tuple[tuple[Calibration, ...], tup
 
 def legal_choices(kind: str, runtime: str) -> tuple[LayerConfig, ...]:
     """Return the legal configurations of an operator, widest first; float32 alone when none is known."""
-    choices = WEIGHTED.get(kind) or ((FLOAT32, STATIC_8) if kind in ARITHMETIC else (FLOAT32,))
+    choices = CHOICES.get(kind) or ((FLOAT32, STATIC_8) if kind in ARITHMETIC else (FLOAT32,))
     if runtime == "tflite-runtime":
         choices = tuple(c for c in choices if c in TFLITE_RUNTIME_SAFE)
     return tuple(sorted(choices, key=lambda c: c.sort_key))

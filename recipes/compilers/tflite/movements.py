@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from recipes.compilers.graph import Graph, Operator
 from recipes.compilers.tflite.edit import constant, new_constant, new_tensor, reshape
-from recipes.compilers.tflite.graph import Graph, Operator, read_graph
+from recipes.compilers.tflite.graph import read_graph
 from recipes.ports import Array
 
 REDUCTIONS = ("MEAN", "SUM", "REDUCE_MAX")

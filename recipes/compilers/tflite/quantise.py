@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from recipes.compilers.tflite.layers import LayerMap
+from recipes.compilers.layers import LayerMap
 from recipes.compilers.tflite.readback import check_asked
 from recipes.ports import Array
 from search.candidate import Candidate

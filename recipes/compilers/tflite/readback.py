@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from recipes.compilers.tflite.graph import Graph, Operator, read_graph
-from recipes.compilers.tflite.layers import LayerMap
+from recipes.compilers.graph import Graph, Operator
+from recipes.compilers.layers import LayerMap
+from recipes.compilers.tflite.graph import read_graph
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
 from search.space import LayerConfig, Scheme

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
-from recipes.compilers.tflite.calibrate import clip, load_statistics
-from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.layers import LayerMap, map_layers
-from recipes.compilers.tflite.narrowed import FloatModel, Narrowed, narrowed_model
-from recipes.compilers.tflite.quantise import Quantiser
+from recipes.compilers.compiler import Compiler, Quantiser
+from recipes.compilers.layers import LayerMap
+from recipes.compilers.narrowed import FloatModel, Narrowed, narrowed_model
 from recipes.compress.planning import PruneInputs
 from recipes.models.dataset import Split
-from recipes.ports import Ports, PortSpec
+from recipes.ports import Ports
 from recipes.steps import Step, run_step
 from recipes.target import Target
 from search.candidate import Candidate
@@ -27,6 +25,7 @@ from search.space import Calibration
 class BuildInputs:
     """Everything but the candidate that decides an artifact's bytes."""
 
+    compiler: Compiler
     blob_folder: Path
     float_model: str
     """Blob."""
@@ -65,13 +64,13 @@ def build(inputs: BuildInputs, candidate: Candidate) -> Built:
         ModelError: the user's network is not the one that the study began with.
     """
     made = _calibrated(inputs, _float_model(inputs, candidate), candidate.calibration)
-    quantiser = _quantiser(inputs.blob_folder, made.float_model, inputs.target)
+    quantiser = _quantiser(inputs.compiler, inputs.blob_folder, made.float_model, inputs.target)
     if candidate.widths:
         _check_layers(quantiser.layers, candidate)
     data = quantiser.quantise(candidate, inputs.io)
     artifact, ports = BlobStore(inputs.blob_folder).put_bytes(data), made.float_model.ports
-    return Built(artifact, ports if inputs.io == "float" else quantised_ports(ports, data), made.float_model,
-                 made.steps)
+    return Built(artifact, ports if inputs.io == "float" else inputs.compiler.quantised_ports(ports, data),
+                 made.float_model, made.steps)
 
 
 def _float_model(inputs: BuildInputs, candidate: Candidate) -> Narrowed:
@@ -80,7 +79,7 @@ def _float_model(inputs: BuildInputs, candidate: Candidate) -> Narrowed:
     if inputs.pruning is None:
         raise ValueError(f"candidate {candidate.id} is narrowed, but this study does not prune; its inputs lack the "
                          "network and the plan")
-    return narrowed_model(inputs.blob_folder, inputs.pruning, candidate)
+    return narrowed_model(inputs.compiler, inputs.blob_folder, inputs.pruning, candidate)
 
 
 def _calibrated(inputs: BuildInputs, found: Narrowed, method: Calibration) -> Narrowed:
@@ -92,12 +91,12 @@ def _calibrated(inputs: BuildInputs, found: Narrowed, method: Calibration) -> Na
     def clipped() -> dict[str, bytes]:
         model, statistics, split = (blobs.path(blob).read_bytes()
                                     for blob in (made.model, made.statistics, inputs.calibration))
-        return {method.value: data
-                for method, data in clip(model, made.ports, Split.from_bytes(split).inputs, statistics).items()}
+        found = inputs.compiler.clip(model, made.ports, Split.from_bytes(split).inputs, statistics)
+        return {method.value: data for method, data in found.items()}
 
     step = run_step(
         blobs, "clip", {"model": made.model, "statistics": made.statistics, "calibration": inputs.calibration},
-        ("ai-edge-quantizer", "ai-edge-litert"), clipped)
+        inputs.compiler.quantises_with, clipped)
     return Narrowed(replace(made, statistics=step.outputs[method.value]), (*found.steps, step))
 
 
@@ -120,21 +119,7 @@ def _check_layers(layers: LayerMap, candidate: Candidate) -> None:
 
 
 @lru_cache(maxsize=16)
-def _quantiser(blob_folder: Path, float_model: FloatModel, target: Target) -> Quantiser:
+def _quantiser(compiler: Compiler, blob_folder: Path, float_model: FloatModel, target: Target) -> Quantiser:
     blobs = BlobStore(blob_folder)
-    model = blobs.path(float_model.model).read_bytes()
-    statistics = load_statistics(blobs.path(float_model.statistics).read_bytes())
-    return Quantiser(model, statistics, map_layers(read_graph(model), target))
-
-
-def quantised_ports(ports: Ports, artifact: bytes) -> Ports:
-    """Describe the ports of an artifact with integer inputs and outputs: types, scales, zero points."""
-    graph = read_graph(artifact)
-    tensor_of = {port.name: graph.tensors[port.tensor] for port in (*graph.inputs, *graph.outputs)}
-
-    def described(port: PortSpec) -> PortSpec:
-        tensor = tensor_of[port.name]
-        scale, zero = (tensor.scales or (None,))[0], (tensor.zero_points or (None,))[0]
-        return replace(port, dtype=tensor.dtype.lower(), scale=scale, zero_point=zero)
-
-    return Ports(tuple(described(p) for p in ports.inputs), tuple(described(p) for p in ports.outputs))
+    model, statistics = (blobs.path(blob).read_bytes() for blob in (float_model.model, float_model.statistics))
+    return compiler.quantiser(model, statistics, compiler.layers(model, target))

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from recipes.blobs import BlobStore
 from recipes.boundary import foreign
-from recipes.compilers.tflite.calibrate import calibrate
-from recipes.compilers.tflite.compare import SETTLED, tflite_outputs, worst_output
-from recipes.compilers.tflite.convert import convert
+from recipes.compilers.compare import SETTLED, worst_output
+from recipes.compilers.compiler import Compiler
 from recipes.compress.groups import Plan
 from recipes.compress.planning import FEW, PruneInputs
 from recipes.compress.recover import REVISION, recover
@@ -51,7 +50,7 @@ class Narrowed:
     steps: tuple[Step, ...]
 
 
-def narrowed_model(blob_folder: Path, inputs: PruneInputs, candidate: Candidate) -> Narrowed:
+def narrowed_model(compiler: Compiler, blob_folder: Path, inputs: PruneInputs, candidate: Candidate) -> Narrowed:
     """Return the float model of a candidate's widths, made now or taken from the blobs. Runs user code.
 
     Raises:
@@ -64,15 +63,15 @@ def narrowed_model(blob_folder: Path, inputs: PruneInputs, candidate: Candidate)
     converted = run_step(
         blobs, "convert", {"weights": recovered.outputs["weights"], "plan": inputs.plan, "widths": dict(widths),
                            "calibration": inputs.calibration},
-        ("torch", "litert-torch", "litert-converter", "ai-edge-litert"),
-        lambda: _convert(blob_folder, inputs, widths, recovered.outputs["weights"]))
+        compiler.converts_with,
+        lambda: _convert(compiler, blob_folder, inputs, widths, recovered.outputs["weights"]))
     ports = Ports.from_json(json.loads(blobs.path(converted.outputs["ports"]).read_text("utf-8")))
     model = converted.outputs["model"]
     calibrated = run_step(
         blobs, "calibrate", {"model": model, "calibration": inputs.calibration},
-        ("ai-edge-quantizer", "ai-edge-litert"),
-        lambda: {"statistics": calibrate(blobs.path(model).read_bytes(), ports,
-                                         _calibration(blob_folder, inputs.calibration))})
+        compiler.quantises_with,
+        lambda: {"statistics": compiler.calibrate(blobs.path(model).read_bytes(), ports,
+                                                  _calibration(blob_folder, inputs.calibration))})
     return Narrowed(FloatModel(model, calibrated.outputs["statistics"], ports), (recovered, converted, calibrated))
 
 
@@ -174,7 +173,8 @@ def _recover(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], 
     return {"weights": weights_bytes(found.network.module), "report": report}
 
 
-def _convert(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], weights: str) -> dict[str, bytes]:
+def _convert(compiler: Compiler, blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int],
+             weights: str) -> dict[str, bytes]:
     """Convert a narrowed network and compare the outputs of both. Raises InfeasibleCandidate."""
     narrowed, arrays = _network(blob_folder, inputs, widths, weights), _calibration(blob_folder, inputs.calibration)
     few = _few(blob_folder, inputs.calibration, CHECKED)
@@ -182,8 +182,9 @@ def _convert(blob_folder: Path, inputs: PruneInputs, widths: Mapping[str, int], 
     try:
         with repeatable(), foreign(f"the conversion of the narrowed network ({at})", ModelError):
             expected = run(narrowed, few, inputs.positional, "the calibration inputs")
-            model, ports = convert(narrowed, {name: array[:1] for name, array in arrays.items()}, inputs.positional)
-            worst = worst_output(expected, tflite_outputs(model, ports, few, CHECKED))
+            model, ports = compiler.convert(narrowed, {name: array[:1] for name, array in arrays.items()},
+                                            inputs.positional)
+            worst = worst_output(expected, compiler.outputs(model, ports, few, CHECKED))
     except ModelError as error:
         raise InfeasibleCandidate(str(error)) from error
     if not worst.deviation <= SETTLED:

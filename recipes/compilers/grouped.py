@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from recipes.compilers.tflite.layers import LayerMap
+from recipes.compilers.layers import LayerMap
 from recipes.compress.groups import Axis, ChannelGroup, LeftOut, Plan, prune_group
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from recipes.blobs import BlobStore
-from recipes.compilers.tflite.graph import Graph, read_graph
-from recipes.compilers.tflite.layers import module_path
-from recipes.compilers.tflite.legal import FOLLOWERS
+from recipes.compilers.compiler import Compiler
+from recipes.compilers.kinds import FOLLOWERS
 from recipes.errors import ConversionMismatch
 from recipes.models.dataset import Split
 from recipes.models.network import Network, call, deviation, load_network, tensors, watched
@@ -62,24 +61,6 @@ def worst_output(expected: Sequence[Array], got: Sequence[Array]) -> Worst:
     return max(found, key=lambda worst: worst.deviation)
 
 
-def tflite_outputs(model: bytes, ports: Ports, inputs: Mapping[str, Array], limit: int) -> tuple[Array, ...]:
-    """Run a float .tflite model in this process on the first `limit` inputs; return its outputs, (N, ...) each."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=model, num_threads=1)
-    interpreter.allocate_tensors()
-    places = interpreter.get_input_details(), interpreter.get_output_details()
-    given = {port.position: port.encode(inputs[port.source][:limit]) for port in ports.inputs}
-    found: dict[str, list[Array]] = {f"o{port.position}": [] for port in ports.outputs}
-    for example in range(min(limit, len(next(iter(given.values()))))):
-        for position, array in given.items():
-            interpreter.set_tensor(places[0][position]["index"], array[example:example + 1])
-        interpreter.invoke()
-        for port in ports.outputs:
-            found[f"o{port.position}"].append(interpreter.get_tensor(places[1][port.position]["index"]))
-    return ports.decode({name: np.concatenate(pieces) for name, pieces in found.items()})
-
-
 def differing_metrics(expected: Mapping[str, float], got: Mapping[str, float]) -> str | None:
     """Name the metrics that differ by more than `METRIC_SETTLED`, or return None."""
     far = [f"{name} is {got[name]:.4f}, in PyTorch {wanted:.4f}" for name, wanted in expected.items()
@@ -101,6 +82,7 @@ class Difference:
 class Suspect:
     """Everything that finds a difference; the network is loaded anew, so only in a worker process."""
 
+    compiler: Compiler
     model: Reference
     positional: bool
     blob_folder: Path
@@ -116,7 +98,7 @@ class Suspect:
 def find_difference(suspect: Suspect, example: int | None) -> Difference | None:
     """Look for the first layer that differs on one example, or on the first few. Runs user code.
 
-    Returns None when LiteRT's plain kernels compute all that PyTorch computes on them.
+    Returns None when, computed plainly, the model computes all that PyTorch computes on them.
     """
     blobs = BlobStore(suspect.blob_folder)
     split = Split.from_bytes(blobs.path(suspect.split).read_bytes())
@@ -124,13 +106,14 @@ def find_difference(suspect: Suspect, example: int | None) -> Difference | None:
     network = load_network(suspect.model)
     for index in range(min(EXAMPLES, split.examples)) if example is None else (example,):
         inputs = {name: array[index:index + 1] for name, array in split.inputs.items()}
-        found = first_difference(network, suspect.positional, model, suspect.ports, suspect.layer_of, inputs)
+        found = first_difference(suspect.compiler, network, suspect.positional, model, suspect.ports, suspect.layer_of,
+                                 inputs)
         if found is not None:
             return found
     return None
 
 
-def first_difference(network: Network, positional: bool, model: bytes, ports: Ports,
+def first_difference(compiler: Compiler, network: Network, positional: bool, model: bytes, ports: Ports,
                      layer_of: Mapping[int, str], inputs: Mapping[str, Array]) -> Difference | None:
     """Compare every tensor that a converted model computes with every tensor that PyTorch computes.
 
@@ -140,16 +123,17 @@ def first_difference(network: Network, positional: bool, model: bytes, ports: Po
     such a part, which may have no counterpart, the operator after it is named.
 
     Args:
+        compiler: of the model.
         network: in PyTorch.
         positional: pass the inputs by position and not by name.
-        model: the float .tflite model.
+        model: the float model.
         ports: of that model.
         layer_of: operator -> its layer in the search space; others are named by their modules.
         inputs: one example, argument name -> array (1, ...).
     """
-    graph = read_graph(model)
+    graph = compiler.graph(model)
     known = _torch_tensors(network, inputs, positional)
-    computed = _tflite_tensors(model, graph, {port.position: port.encode(inputs[port.source]) for port in ports.inputs})
+    computed = compiler.tensors(model, ports, inputs)
     right: set[int] = set()
     for op in reversed(graph.operators):
         followed = any(reader.index in right for tensor in op.outputs for reader in graph.consumers.get(tensor, ()))
@@ -159,7 +143,7 @@ def first_difference(network: Network, positional: bool, model: bytes, ports: Po
     first = next((op for op in wrong if op.kind not in PARTS), wrong[0] if wrong else None)
     if first is None:
         return None
-    return Difference(layer_of.get(first.index) or module_path(graph, first) or first.kind.lower(), first.kind)
+    return Difference(layer_of.get(first.index) or compiler.path(graph, first) or first.kind.lower(), first.kind)
 
 
 def _is_known(array: Array, known: Mapping[int, list[Array]]) -> bool:
@@ -190,16 +174,3 @@ def _torch_tensors(network: Network, inputs: Mapping[str, Array], positional: bo
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return found
-
-
-def _tflite_tensors(model: bytes, graph: Graph, inputs: Mapping[int, Array]) -> dict[int, Array]:
-    """Run a model once with plain kernels and return what its operators compute, by tensor."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True,
-                              experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
-    interpreter.allocate_tensors()
-    for position, detail in enumerate(interpreter.get_input_details()):
-        interpreter.set_tensor(detail["index"], inputs[position])
-    interpreter.invoke()
-    return {tensor: interpreter.get_tensor(tensor) for op in graph.operators for tensor in op.outputs}
