@@ -38,7 +38,7 @@ def conclude(store: Store, outcome: Outcome) -> Document:
     """
     winner, bench = outcome.verdict.winner, outcome.bench
     place: Path | None = None
-    if winner is not None and winner.report is not None:
+    if winner is not None and winner.report is not None and bench.config.compiler == "tflite":
         built = winner.report.built
         layers = map_layers(read_graph(store.blobs.path(built.float_model.model)), bench.builder.target)
         place = export_bundle(

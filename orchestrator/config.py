@@ -44,7 +44,8 @@ class StudyConfig(BaseModel):
     stop_below: float = Field(0.05, ge=0, lt=1, strict=True,
                               description="Stop when one more measurement improves the result with less than this "
                                           "probability; 0: never.")
-    compiler: Literal["tflite"] = Field("tflite", description="Compiler.")
+    compiler: Literal["tflite", "tvm"] = Field("tflite", description="What makes the artifacts: tflite, or tvm with "
+                                                                     "kernels of our own (this machine only).")
     sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "quantune", "hawq", "ohq", "ase", "fedspine",
                      "mixdq"] = Field("adaptive", description="What proposes candidates.")
     prior: Literal["auto", "roofline", "xgboost", "both"] = Field(
@@ -174,6 +175,9 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
         found = StudyConfig.model_validate(values)
     except ValidationError as error:
         raise UsageError("\n".join(dict.fromkeys(_problem(e, file, given) for e in error.errors()))) from error
+    if found.compiler == "tvm" and (found.threads != 1 or found.io != "float"):
+        raise UsageError(f"{_place('compiler', file, given)} tvm: its kernels have one thread, and inputs and outputs "
+                         f"are float; expected threads 1 and io float, got {found.threads} and {found.io}")
     if found.objective is None:
         return found
     try:

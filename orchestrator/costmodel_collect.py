@@ -88,7 +88,7 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
     """
     board = inventory.find(wanted.device)
     agent = wiring.agent_file(store.folder)
-    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent),
+    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, wiring.COMPILERS["tflite"]),
                   f"costmodel collect on {socket.gethostname()} (pid {os.getpid()})", settings(wanted.threads),
                   f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=note)
     started = time.monotonic()

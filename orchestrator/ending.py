@@ -20,7 +20,8 @@ SLACK = 1.02
 LEAST = 0.01
 """Smaller probabilities and gains (points) are not told apart."""
 SAYS_NOT = "the sampler {} does not say"
-NOTHING_MEETS = "nothing that was measured meets the goal, so that whatever does would be an improvement"
+NOTHING_MEETS = ("of nothing that was measured is it likely enough that it meets the goal, so that whatever does "
+                 "would be an improvement")
 OUT_OF_REACH = "the latency budget is out of reach"
 NOT_PROPOSED = "this run of the search proposed nothing"
 

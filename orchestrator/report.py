@@ -50,6 +50,8 @@ def print_report(document: Document, console: Console) -> None:
         console.print(escape(line), highlight=False)
     if document["recipe"] is not None:
         console.print(f"Recipe: {escape(str(document['recipe']))}", soft_wrap=True)
+    elif winner is not None and "recipe_absent_because" in document:
+        console.print(f"No recipe: {escape(str(document['recipe_absent_because']))}.", highlight=False)
 
 
 def _rows(document: Document) -> list[tuple[RenderableType, Document]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.document import NO_BUNDLE
 from orchestrator.errors import UsageError
 from orchestrator.pick import Picked
 from orchestrator.provenance import origin_of
@@ -33,6 +34,8 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
         BundleError: the folder is taken, a blob is missing, or writing failed.
     """
     record, trial = view.record, found.point.trial
+    if found.config.compiler == "tvm":
+        raise UsageError(f"study {record.name!r}: {NO_BUNDLE}; leave --output out to see the candidate")
     folder = bundle_folder(store, record.name)
     if folder is None:
         raise UsageError(f"study {record.name!r} has no recipe of its own yet, from which target and tools would be "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from device_farm.errors import AgentMismatch, FarmError
+from device_farm.errors import AgentMismatch, FarmError, SetupFailed
 from device_farm.facts import BoardFacts
 from device_farm.inventory import BoardEntry, Inventory
 from device_farm.local import LocalTransport
@@ -17,14 +17,18 @@ from device_farm.setup import host_runtime, runtime_folder
 from device_farm.ssh import SSHTransport
 from device_farm.transport import Transport
 from orchestrator.bench import BoardRunner
+from orchestrator.errors import UsageError
 from profilers.agent_build import build_agent
 from profilers.runner import AgentRunner, RuntimePlace
 from profilers.simulation import SimulatedRunner
 from recipes.compilers.compiler import Compiler
 from recipes.compilers.tflite.compiler import TfliteCompiler
+from recipes.compilers.tvm.compiler import TvmCompiler
 from recipes.target import Target
 
-COMPILERS: Mapping[str, Compiler] = {"tflite": TfliteCompiler()}
+COMPILERS: Mapping[str, Compiler] = {"tflite": TfliteCompiler(), "tvm": TvmCompiler()}
+_OWN = {"litert": ("ai_edge_litert", "tflite"), "tvm": ("tvm", "tvm")}
+"""Runtime that this program's own environment may have -> its module, and the extra that brings it."""
 
 
 def agent_file(store_folder: Path) -> Path:
@@ -34,26 +38,32 @@ def agent_file(store_folder: Path) -> Path:
     return destination
 
 
-def connector(entry: BoardEntry, store_folder: Path, agent: Path) -> Callable[[], BoardRunner]:
-    """Return a function that makes a runner for a board; a new connection at every call.
+def connector(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler) -> Callable[[], BoardRunner]:
+    """Return a function that makes a runner for a compiler's artifacts on a board; a new connection at every call.
 
     Raises:
+        UsageError: at once, when such a board has no runtime for the compiler.
         FarmError: from the returned function, when the board is not reached or not set up.
     """
-    return lambda: _TRANSPORTS[entry.transport](entry, store_folder, agent)
+    if compiler.name == "tvm" and entry.transport != "local":
+        raise UsageError(f"--compiler tvm: board {entry.name!r} is reached by {entry.transport!r}, and TVM's runtime "
+                         "is not brought to boards yet; use --device local, or --compiler tflite")
+    return lambda: _TRANSPORTS[entry.transport](entry, store_folder, agent, compiler)
 
 
-def _local(entry: BoardEntry, store_folder: Path, agent: Path, lock_file: str | None = None) -> AgentRunner:
-    place = host_runtime_place("litert", store_folder)
+def _local(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler,
+           lock_file: str | None = None) -> AgentRunner:
+    place = host_runtime_place(compiler.runtimes[0], store_folder)
     return AgentRunner(LocalTransport(), root=str(store_folder / "boards" / entry.name), runtime=place, agent=agent,
                        board=entry.name, kind=entry.kind, lock_file=lock_file)
 
 
-def _sim(entry: BoardEntry, store_folder: Path, agent: Path) -> SimulatedRunner:
-    return SimulatedRunner(_local(entry, store_folder, agent, lock_file=str(store_folder / "boards" / "sim.lock")))
+def _sim(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler) -> SimulatedRunner:
+    lock = str(store_folder / "boards" / "sim.lock")
+    return SimulatedRunner(_local(entry, store_folder, agent, compiler, lock_file=lock))
 
 
-def _ssh(entry: BoardEntry, store_folder: Path, agent: Path) -> AgentRunner:
+def _ssh(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler) -> AgentRunner:
     transport = SSHTransport(entry)
     try:
         probe = probe_board(transport, entry)
@@ -70,7 +80,7 @@ def _ssh(entry: BoardEntry, store_folder: Path, agent: Path) -> AgentRunner:
         raise
 
 
-_TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path], BoardRunner]] = {
+_TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path, Compiler], BoardRunner]] = {
     "local": _local, "sim": _sim, "ssh": _ssh}
 
 
@@ -84,8 +94,11 @@ def host_runtime_place(name: str, store_folder: Path, version: str | None = None
 
     Raises FarmError when it does not exist for this machine or cannot be fetched.
     """
-    if name == "litert" and find_spec("ai_edge_litert") is not None:
+    module, extra = _OWN.get(name, ("", ""))
+    if module and find_spec(module) is not None:
         return RuntimePlace(name, sys.executable)
+    if name == "tvm":
+        raise SetupFailed(f"TVM is not installed here: pip install 'hil-orchestrator[{extra}]'")
     known = next(r for r in RUNTIMES if r.name == name)
     folder = host_runtime(name, version or known.version, store_folder / "runtimes")
     return RuntimePlace(name, sys.executable, str(folder))

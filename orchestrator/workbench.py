@@ -24,8 +24,8 @@ from orchestrator.progress import Progress
 from orchestrator.store.store import Store
 from profilers.accuracy import EvaluationInputs, evaluate, run_reference
 from profilers.measurement import MeasureSettings
-from recipes.artifact import Artifact
-from recipes.compilers.build import BuildInputs
+from recipes.blobs import BlobStore
+from recipes.compilers.build import BuildInputs, build
 from recipes.compilers.compare import METRIC_SETTLED, SETTLED, Suspect, differing_metrics, find_difference, worst_output
 from recipes.compilers.compiler import Compiler
 from recipes.compilers.grouped import Grouped, with_groups
@@ -36,8 +36,9 @@ from recipes.errors import ConversionMismatch, ModelError
 from recipes.models.prepare import Prepared, prepare
 from recipes.models.source import Reference, parse_data, parse_model
 from recipes.target import Target
+from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
-from search.space import SearchSpace
+from search.space import FLOAT32, SearchSpace
 
 T = TypeVar("T")
 WORKERS = 2
@@ -95,7 +96,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     compiler = wiring.COMPILERS[config.compiler]
     agent = wiring.agent_file(store.folder)
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
-    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent),
+    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, compiler),
                   f"study {config.study!r} on {socket.gethostname()} (pid {os.getpid()})",
                   MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]),
                   f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=progress.note, stop=stop)
@@ -115,11 +116,11 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
                 progress.note("--prune: no channels can be pruned: " + "; ".join(
                     f"{entry.name}: {entry.reason}" if entry.name else entry.reason for entry in grouped.left_out))
             progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
-            _check_conversion(compiler, pool, store, prepared, layers, evaluator, model)
+            builder = BuildInputs(compiler, store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports,
+                                  prepared.splits["calibration"], target, config.io, prepared.pruning)
+            _check_conversion(pool, prepared, layers, builder, evaluator, model)
             yield Workbench(
-                store, config, board, bench, pool, prepared, grouped.layers,
-                BuildInputs(compiler, store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports,
-                            prepared.splits["calibration"], target, config.io, prepared.pruning),
+                store, config, board, bench, pool, prepared, grouped.layers, builder,
                 evaluator, grouped.left_out, runner.runtime_version,
                 wiring.same_machine(runner.facts) and board.shares_host == "forbidden", progress)
     finally:
@@ -131,7 +132,7 @@ def with_space(bench: Workbench, space: SearchSpace) -> Workbench:
     return replace(bench, layers=replace(bench.layers, space=space))
 
 
-def _check_conversion(compiler: Compiler, pool: HostPool, store: Store, prepared: Prepared, layers: LayerMap,
+def _check_conversion(pool: HostPool, prepared: Prepared, layers: LayerMap, builder: BuildInputs,
                       evaluator: EvaluationInputs, model: Reference) -> None:
     """Compare the converted float32 model with PyTorch: its outputs, then its metrics.
 
@@ -141,14 +142,16 @@ def _check_conversion(compiler: Compiler, pool: HostPool, store: Store, prepared
         ConversionMismatch: naming the first layer that differs.
         ModelError: the runtime does not execute the model.
     """
-    reference, artifact = prepared.reference, Artifact.of(store.blobs.path(prepared.float_model))
+    reference = prepared.reference
+    float32 = Candidate.of(layers.space, {layer.name: FLOAT32 for layer in layers.space.layers})
+    artifact = _ran(pool.submit(build, replace(builder, io="float"), float32), model).artifact
     if reference is None:
         _ran(pool.submit(evaluate, evaluator, artifact, prepared.ports, "validation"), model)
         return
 
     def mismatch(what: str, split: str, example: int | None) -> ConversionMismatch:
-        suspect = Suspect(compiler, model, reference.positional, store.blobs.root, prepared.float_model, prepared.ports,
-                          dict(layers.layer_of), prepared.splits[split])
+        suspect = Suspect(builder.compiler, model, reference.positional, builder.blob_folder, prepared.float_model,
+                          prepared.ports, dict(layers.layer_of), prepared.splits[split])
         found = _ran(pool.submit(find_difference, suspect, example), model)
         where = f"the first layer that differs is {found.layer!r} ({found.kind})" if found is not None else (
             "plain kernels compute every layer as PyTorch does, so it is the metric that is not the same "
@@ -156,7 +159,7 @@ def _check_conversion(compiler: Compiler, pool: HostPool, store: Store, prepared
         return ConversionMismatch(f"{model.text}: the converted float32 model differs from PyTorch {what}; {where}")
 
     outputs = _ran(pool.submit(run_reference, evaluator, artifact, prepared.ports, "calibration"), model)
-    with np.load(store.blobs.path(reference.outputs)) as expected:
+    with np.load(BlobStore(builder.blob_folder).path(reference.outputs)) as expected:
         worst = worst_output([expected[f"o{i}"] for i in range(len(expected.files))], outputs)
     if not worst.deviation <= SETTLED:
         raise mismatch(f"in output {worst.output} by {worst.deviation:.2g} of its range on the calibration inputs; at "

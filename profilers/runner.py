@@ -35,7 +35,7 @@ class RuntimePlace:
     """A runtime and the Python that runs it."""
 
     name: str
-    """`litert` or `tflite-runtime`."""
+    """`litert`, `tflite-runtime` or `tvm`."""
     python: str
     """A command or an absolute path, >= 3.8."""
     folder: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RUNTIMES = ("litert", "tflite-runtime")
+RUNTIMES = ("litert", "tflite-runtime", "tvm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Target:
     machine: str
     """As `uname -m` prints it: `aarch64`, `x86_64`, `armv7l`."""
     runtime: str
-    """`litert` (ai-edge-litert) or `tflite-runtime`."""
+    """`litert` (ai-edge-litert), `tflite-runtime` or `tvm` (apache-tvm)."""
     runtime_version: str
     cpu_features: tuple[str, ...] = ()
     """Sorted flags of /proc/cpuinfo, e.g. `asimddp`."""

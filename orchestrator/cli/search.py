@@ -106,7 +106,8 @@ def search(
     prior: Annotated[str | None, typer.Option(
         help="What is believed before the first measurement: auto, roofline, xgboost or both. [default: auto]",
         rich_help_panel=_WORK)] = None,
-    compiler: Annotated[str | None, typer.Option(help="tflite. [default: tflite]", rich_help_panel=_WORK)] = None,
+    compiler: Annotated[str | None, typer.Option(
+        help="tflite, or tvm (on this machine). [default: tflite]", rich_help_panel=_WORK)] = None,
     threads: Annotated[int | None, typer.Option(
         parser=whole, metavar="<int>", help="Threads on the board. [default: 1]", rich_help_panel=_WORK)] = None,
     io: Annotated[str | None, typer.Option(

@@ -8,7 +8,8 @@ INLINE_BYTES = 256 * 1024
 """Outputs up to this size travel in the reply."""
 LOCK_FILE = "/tmp/hil-orchestrator.lock"  # noqa: S108 - one well-known place for all users of one boot
 RUNTIMES = {"litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
-            "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime")}
+            "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
+            "tvm": ("profilers.agent.tvm_interpreter", "apache-tvm")}
 """Name -> (module, distribution)."""
 
 # Codes of error replies: the candidate's fault,

@@ -43,7 +43,10 @@ def main(runtime_name: str, folder: str | None) -> None:
         sys.path.insert(0, folder)
     module_name, distribution = RUNTIMES[runtime_name]
     runtime = importlib.import_module(module_name)
-    _try(runtime)
+    if hasattr(runtime, "try_out"):
+        runtime.try_out()
+    else:
+        _try(runtime)
     from profilers.agent.session import perform  # needs NumPy, which may lie in `folder`
 
     write_line(out, dump({"type": "ready", "version": importlib.metadata.version(distribution)}))

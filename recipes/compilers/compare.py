@@ -143,7 +143,7 @@ def first_difference(compiler: Compiler, network: Network, positional: bool, mod
     first = next((op for op in wrong if op.kind not in PARTS), wrong[0] if wrong else None)
     if first is None:
         return None
-    return Difference(layer_of.get(first.index) or compiler.path(graph, first) or first.kind.lower(), first.kind)
+    return Difference(layer_of.get(first.index) or compiler.path(model, first) or first.kind.lower(), first.kind)
 
 
 def _is_known(array: Array, known: Mapping[int, list[Array]]) -> bool:

@@ -45,6 +45,10 @@ class Compiler(Protocol):
         """What `--compiler` calls it."""
 
     @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Names of the runtimes that execute its artifacts, best first."""
+
+    @property
     def converts_with(self) -> tuple[str, ...]:
         """Distributions whose versions decide the float model."""
 
@@ -67,8 +71,8 @@ class Compiler(Protocol):
     def graph(self, model: bytes) -> Graph:
         """Read a float model. Raises ValueError when it is none."""
 
-    def path(self, graph: Graph, op: Operator) -> str:
-        """Return the PyTorch module path of an operator; `` where it is not known."""
+    def path(self, model: bytes, op: Operator) -> str:
+        """Return the PyTorch module path of an operator of a float model; `` where it is not known."""
 
     def layers(self, model: bytes, target: Target) -> LayerMap:
         """Return what may be chosen for a float model on a target.
@@ -101,7 +105,7 @@ class Compiler(Protocol):
             inputs: one example, argument name -> array (1, ...) in the network's own layout.
         """
 
-    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap) -> Quantiser:
+    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target) -> Quantiser:
         """Return what makes artifacts of a float model."""
 
     def quantised_ports(self, ports: Ports, artifact: bytes) -> Ports:

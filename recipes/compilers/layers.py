@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from recipes.compilers.graph import Graph, Operator
-from recipes.compilers.kinds import FOLLOWERS, WEIGHTED
+from recipes.compilers.kinds import ARITHMETIC, FOLLOWERS, WEIGHTED
 from search.candidate import Candidate
-from search.space import FLOAT32, LayerConfig, Scheme, SearchSpace
+from search.space import FLOAT32, Calibration, Clipping, Layer, LayerConfig, Scheme, SearchSpace
+
+MAX_LAYERS = 400
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,71 @@ class LayerMap:
         if len(static) == len(formats) and static:
             return LayerConfig(8, static[0].activation_bits, Scheme.STATIC)
         return FLOAT32
+
+
+def layers_of(compiler: str, graph: Graph, path: Callable[[Operator], str], is_leaf: Callable[[Operator], bool],
+              legal: Callable[[str], tuple[LayerConfig, ...]],
+              legal_for_all: Callable[[list[Layer]], tuple[tuple[Calibration, ...], tuple[Clipping, ...]]]) -> LayerMap:
+    """Find the variables of a float graph; operators that share weights are one.
+
+    Args:
+        compiler: its name.
+        graph: the network.
+        path: PyTorch module path of an operator, `` where it is not known.
+        is_leaf: whether one module computes an operator together with others: those without weights share its name.
+        legal: configurations that an operator of a kind may have, widest first.
+        legal_for_all: choices for all layers together.
+
+    Raises ValueError when the network has nothing to choose, or too many layers.
+    """
+    names = _Names()
+    members: dict[str, list[int]] = {}
+    kinds: dict[str, str] = {}
+    leaves: dict[str, str] = {}
+    owners: dict[int, str] = {}
+    for op in graph.operators:
+        where, weight = path(op), weight_tensor(graph, op)
+        if weight is not None and weight in owners:
+            name = owners[weight]
+        elif weight is not None:
+            name = owners[weight] = names.unique(where or op.kind.lower())
+        elif op.kind not in ARITHMETIC:
+            continue
+        elif is_leaf(op):
+            if where not in leaves:
+                leaves[where] = names.unique(where)
+            name = leaves[where]
+        else:
+            name = names.unique(f"{where}.{op.kind.lower()}" if where else op.kind.lower())
+        members.setdefault(name, []).append(op.index)
+        kinds.setdefault(name, op.kind)
+    layers = []
+    for name, indices in members.items():
+        ops = [graph.operators[i] for i in indices]
+        kind = kinds[name] if len(ops) == 1 else "+".join(dict.fromkeys(op.kind for op in ops))
+        shared = set.intersection(*(set(legal(op.kind)) for op in ops))
+        choices = tuple(sorted(shared, key=lambda c: c.sort_key))
+        if len(choices) < 2 and not any(has_weights(graph, op) for op in ops):
+            continue
+        layers.append(Layer(name, kind, choices, weight_count(graph, ops), sum(macs(graph, op) for op in ops)))
+    if not any(layer.weights for layer in layers):
+        raise ValueError("the model has no convolution or linear layer with constant weights: nothing to search")
+    if len(layers) > MAX_LAYERS:
+        raise ValueError(f"the model has {len(layers)} layers; at most {MAX_LAYERS} can be searched")
+    return LayerMap(graph, SearchSpace(compiler, tuple(layers), (), *legal_for_all(layers)),
+                    {layer.name: tuple(members[layer.name]) for layer in layers})
+
+
+class _Names:
+    """Gives every layer a name of its own: `path`, `path.1`, `path.2`, ..."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, int] = {}
+
+    def unique(self, wanted: str) -> str:
+        count = self._given.get(wanted, 0)
+        self._given[wanted] = count + 1
+        return wanted if count == 0 else f"{wanted}.{count}"
 
 
 def weight_tensor(graph: Graph, op: Operator) -> int | None:

@@ -22,6 +22,7 @@ from profilers.measurement import MeasureSettings
 from profilers.refusals import ArtifactDied
 from profilers.runner import MeasuredSession
 from recipes.artifact import Artifact
+from recipes.compilers.compiler import Compiler
 from tests.orchestrator.searches import Quick, quick_model
 
 
@@ -106,10 +107,10 @@ def search(quick: Quick, store: Store, monkeypatch: pytest.MonkeyPatch, board: F
     made: list[Frail] = [board] if board is not None else []
     real = wiring.connector
 
-    def connector(entry: BoardEntry, folder: Path, agent: Path) -> Callable[[], BoardRunner]:
+    def connector(entry: BoardEntry, folder: Path, agent: Path, compiler: Compiler) -> Callable[[], BoardRunner]:
         if not made:
-            made.append(Frail(real(entry, folder, agent), victim, returns, sickens))
-        made[0].make = real(entry, folder, agent)
+            made.append(Frail(real(entry, folder, agent, compiler), victim, returns, sickens))
+        made[0].make = real(entry, folder, agent, compiler)
         return made[0].connect
 
     config = StudyConfig.model_validate({

@@ -20,7 +20,7 @@ from device_farm.setup import setup_runtime
 from device_farm.ssh import SSHTransport
 from orchestrator.schemas.files import schema_of
 from orchestrator.store.store import Store
-from orchestrator.wiring import agent_file, connector
+from orchestrator.wiring import COMPILERS, agent_file, connector
 from profilers.measurement import Measurement
 from tests.boards import bare_python, fetched
 from tests.sshd import Sshd, free_port, new_key, running_sshd
@@ -209,7 +209,7 @@ def test_an_unknown_device_is_a_usage_error(sshd: Sshd, tmp_path: Path) -> None:
 def test_a_board_that_was_not_set_up_names_the_command(sshd: Sshd, tmp_path: Path) -> None:
     entry = sshd.entry("bench", python=sys.executable)
     with pytest.raises(AgentMismatch, match="install it with 'orchestrator devices setup bench'"):
-        connector(entry, tmp_path, agent_file(tmp_path))()
+        connector(entry, tmp_path, agent_file(tmp_path), COMPILERS["tflite"])()
     assert list(sshd.root.iterdir()) == []
 
 

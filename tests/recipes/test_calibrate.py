@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from recipes.compilers.tflite.calibrate import BINS, Histogram, calibrate, clip, load_statistics
+from recipes.compilers.ranges import BINS, Histogram
+from recipes.compilers.tflite.calibrate import calibrate, clip, load_statistics
 from recipes.compilers.tflite.convert import convert
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.layers import map_layers

@@ -25,6 +25,7 @@ class TfliteCompiler:
     """Implements Compiler; its float model is a float .tflite file."""
 
     name: str = "tflite"
+    runtimes: tuple[str, ...] = ("litert", "tflite-runtime")
     converts_with: tuple[str, ...] = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
     quantises_with: tuple[str, ...] = ("ai-edge-quantizer", "ai-edge-litert")
 
@@ -36,9 +37,9 @@ class TfliteCompiler:
         """See Compiler."""
         return read_graph(model)
 
-    def path(self, graph: Graph, op: Operator) -> str:
+    def path(self, model: bytes, op: Operator) -> str:
         """See Compiler."""
-        return module_path(graph, op)
+        return module_path(read_graph(model), op)
 
     def layers(self, model: bytes, target: Target) -> LayerMap:
         """See Compiler."""
@@ -61,7 +62,7 @@ class TfliteCompiler:
         """See Compiler; LiteRT's plain kernels."""
         return plain_tensors(model, ports, inputs)
 
-    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap) -> Quantiser:
+    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target) -> Quantiser:
         """See Compiler."""
         return Quantiser(model, load_statistics(statistics), layers)
 

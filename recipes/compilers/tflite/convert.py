@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recipes.boundary import foreign, origin
+from recipes.compilers.channels_last import artifact_module, convolution_ranks
 from recipes.compilers.graph import Graph, Port
 from recipes.compilers.tflite.edit import rename
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.movements import without_needless_movements
 from recipes.compilers.tflite.outputs import with_own_outputs
 from recipes.errors import ModelError
-from recipes.models.network import Network, call, flatten, tensors, watched
+from recipes.models.network import Network, tensors
 from recipes.ports import Array, Ports, PortSpec
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def convert(network: Network, example: Mapping[str, Array], positional: bool) ->
 
     given, positional = network.arrange(tensors(example, 0, 1), positional)
     with foreign("running the model on the first calibration input", ModelError):
-        outputs, ranks = _convolution_ranks(network, given, positional)
+        outputs, ranks = convolution_ranks(network, given, positional)
     last_in = [tensor.ndim in ranks for tensor in given.values()]
     last_out = [tensor.ndim in ranks for tensor in outputs]
     module = artifact_module(network.module, None if positional else tuple(given), last_in, last_out)
@@ -56,21 +57,6 @@ def convert(network: Network, example: Mapping[str, Array], positional: bool) ->
                              "it out of the model") from error
         data = with_own_outputs(without_needless_movements(rename(data, _shorter_names(module))))
     return data, float_ports(read_graph(data), tuple(given), last_in, last_out)
-
-
-def _convolution_ranks(network: Network, given: Mapping[str, torch.Tensor],
-                       positional: bool) -> tuple[tuple[torch.Tensor, ...], set[int]]:
-    """Run the network; return its outputs and the ranks (3 to 5) of the tensors that it convolves."""
-    import torch
-
-    ranks: set[int] = set()
-
-    def look(operator: Any, arguments: tuple[Any, ...], result: Any) -> None:
-        if operator is torch.ops.aten.convolution.default:
-            ranks.add(arguments[0].ndim)
-
-    with watched(look):
-        return call(network, given, positional), ranks
 
 
 def _shorter_names(module: torch.nn.Module) -> dict[str, str]:
@@ -105,23 +91,3 @@ def _by_number(ports: Sequence[Port]) -> list[Port]:
 def _port(graph: Graph, port: Port, source: str, last: bool) -> PortSpec:
     t = graph.tensors[port.tensor]
     return PortSpec(port.name, port.position, source, t.shape, t.dtype.lower(), last)
-
-
-def artifact_module(network: torch.nn.Module, names: tuple[str, ...] | None, last_in: Sequence[bool],
-                    last_out: Sequence[bool]) -> torch.nn.Module:
-    """Wrap `network` (as the attribute `net`) so that chosen inputs and outputs are channels last."""
-    import torch
-
-    class ArtifactModule(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = network
-            self.training = False
-
-        def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            args = [a.movedim(-1, 1) if last else a for a, last in zip(arrays, last_in, strict=True)]
-            result = self.net(*args) if names is None else self.net(**dict(zip(names, args, strict=True)))
-            return tuple(o.movedim(1, -1) if last else o
-                         for o, last in zip(flatten(result), last_out, strict=True))
-
-    return ArtifactModule()

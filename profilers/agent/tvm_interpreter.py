@@ -1,0 +1,84 @@
+"""TVM's runtime behind the interface of LiteRT's interpreter: all that a session needs of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm.runtime.vm import VirtualMachine
+
+DESCRIPTION = "ports"
+"""The function of an artifact that returns its inputs and outputs as JSON."""
+
+
+class Interpreter:
+    """One artifact: a shared library.
+
+    Args:
+        model_content: its bytes.
+        num_threads: its kernels have one thread.
+
+    Raises:
+        RuntimeError: the library cannot be loaded here.
+        ValueError: more threads are asked for.
+    """
+
+    def __init__(self, model_content: bytes, num_threads: int) -> None:
+        if num_threads != 1:
+            raise ValueError("the compiler tvm makes kernels of one thread, asked for {}".format(num_threads))
+        self._machine = VirtualMachine(_loaded(model_content), tvm.cpu())
+        self._invoke = self._machine.module["invoke_stateful"]
+        described = json.loads(str(self._machine[DESCRIPTION]()))
+        self._inputs = [_detail(place, entry) for place, entry in enumerate(described["inputs"])]
+        self._outputs = [_detail(place, entry) for place, entry in enumerate(described["outputs"])]
+        self._given: list[Any] = [None] * len(self._inputs)
+
+    def allocate_tensors(self) -> None:
+        """Nothing: memory is taken at the first run, and kept."""
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        """Return `name`, `index`, `shape` and `dtype` of every input."""
+        return self._inputs
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        """Return the same of every output."""
+        return self._outputs
+
+    def set_tensor(self, index: int, value: Any) -> None:
+        """Set an input."""
+        self._given[index] = tvm.runtime.tensor(np.ascontiguousarray(value))
+        if all(array is not None for array in self._given):
+            self._machine.set_input("main", *self._given)
+
+    def invoke(self) -> None:
+        """Run once. Raises RuntimeError."""
+        self._invoke("main")
+
+    def get_tensor(self, index: int) -> Any:
+        """Return an output of the last run."""
+        return self._machine.get_outputs("main")[index].numpy()
+
+
+def try_out() -> None:
+    """See that the runtime makes tensors. Raises whatever it raises."""
+    tvm.runtime.tensor(np.ones(1, np.float32)).numpy()
+
+
+def _loaded(content: bytes) -> Any:
+    """Load a library from memory, by way of a file that is gone when this returns."""
+    number, name = tempfile.mkstemp(suffix=".so")
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+        return tvm.runtime.load_module(name)
+    finally:
+        os.unlink(name)
+
+
+def _detail(index: int, entry: dict[str, Any]) -> dict[str, Any]:
+    return {"name": entry["name"], "index": index, "shape": np.array(entry["shape"], np.int32),
+            "dtype": np.dtype(entry["dtype"]).type}

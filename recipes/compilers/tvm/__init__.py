@@ -1,0 +1,1 @@
+"""The compiler with kernels of our own, built on Apache TVM's Relax."""

@@ -1,0 +1,147 @@
+"""Convolutions and linear layers, channels last: one template for float and integer arithmetic.
+
+Every output tile (some pixels, some vectors of channels) is summed up in registers, over the window and the channels
+that it reads: Goto and van de Geijn 2008, Anatomy of high-performance matrix multiplication,
+doi:10.1145/1356052.1356053, without packing of the activations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recipes.compilers.tvm.kernels.isa import Arithmetic
+from recipes.compilers.tvm.kernels.parts import (
+    Shape,
+    argument,
+    bordered,
+    kernel,
+    local,
+    requantised,
+    span,
+    store_lanes,
+    viewed,
+)
+from recipes.compilers.tvm.kernels.window import Window
+from recipes.ports import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What is summed up in registers at a time."""
+
+    pixels: int
+    """Of one row of the output."""
+    vectors: int
+    """Of output channels."""
+    weights_stay: bool = True
+    """All pixels with some channels' weights, then the next channels; else all channels of some pixels."""
+
+
+def default_tile(window: Window, arithmetic: Arithmetic, registers: int = 28) -> Tile:
+    """Return a tile that fills the registers and wastes few pixels."""
+    vectors = min(2, math.ceil(window.kernels / arithmetic.lanes))
+    most = max(1, min(registers // vectors, window.columns))
+    pixels = min(range(1, most + 1), key=lambda n: (math.ceil(window.columns / n) * (n + 2), -n))
+    return Tile(pixels, vectors)
+
+
+def padded_kernels(window: Window, arithmetic: Arithmetic, tile: Tile) -> int:
+    """Return the output channels in whole tiles."""
+    size = arithmetic.lanes * tile.vectors
+    return math.ceil(window.kernels / size) * size
+
+
+def packed(weights: Array, arithmetic: Arithmetic, tile: Tile) -> Array:
+    """Put weights in the order in which the kernel reads them, zeros where there are none.
+
+    Args:
+        weights: (kernels, height, width, channels).
+        arithmetic: of the kernel.
+        tile: of the kernel.
+
+    Returns:
+        (blocks, height, width, channels / group, vectors * lanes * group).
+    """
+    kernels, height, width, channels = weights.shape
+    size, group = arithmetic.lanes * tile.vectors, arithmetic.group
+    blocks, groups = math.ceil(kernels / size), math.ceil(channels / group)
+    whole = np.zeros((blocks * size, height, width, groups * group), weights.dtype)
+    whole[:kernels, :, :, :channels] = weights
+    split = whole.reshape(blocks, size, height, width, groups, group).transpose(0, 2, 3, 4, 1, 5)
+    return np.ascontiguousarray(split.reshape(blocks, height, width, groups, size * group))
+
+
+def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, given: Shape, made: Shape) -> Any:
+    """Return the kernel of a convolution.
+
+    Its arguments: activations of the shape `given`; weights as `packed` gives them; bias of the sums' type
+    (padded_kernels,); scale float32 (padded_kernels,), integer arithmetic only; limits float32 (2,), see
+    `parts.requantised`, of float arithmetic the least and greatest result; points int32 (2,): the activation that
+    stands for zero, and the zero point of the result, integer arithmetic only; the result, of the shape `made`.
+    """
+    from tvm.tirx.script import builder as tir
+
+    lanes, group, vectors = arithmetic.lanes, arithmetic.group, tile.vectors
+    size, groups = lanes * vectors, math.ceil(window.channels / group)
+    rows, columns = window.rows, window.columns
+    blocks, strips = math.ceil(window.kernels / size), math.ceil(columns / tile.pixels)
+    total = blocks * size
+    read = (window.reach(rows, 0), window.reach(strips * tile.pixels, 1), groups * group)
+
+    def body() -> None:
+        taken = argument("x", given, arithmetic.activation)
+        w = argument("w", (blocks, *window.kernel, groups, size * group), arithmetic.weight)
+        bias = argument("bias", (total,), arithmetic.total)
+        scale = None if arithmetic.is_float else argument("scale", (total,), "float32")
+        limits = argument("limits", (2,), "float32")
+        points = None if arithmetic.is_float else argument("points", (2,), "int32")
+        result = argument("y", made, arithmetic.activation)
+        x = viewed(taken, (window.height, window.width, window.channels), arithmetic.activation)
+        y = viewed(result, (rows, columns, window.kernels), arithmetic.activation)
+        source = bordered(window, arithmetic, read, x, points)
+
+        def strip(block: Any, row: Any, number: Any) -> None:
+            sums = local(tile.pixels * size, arithmetic.total)
+            for pixel in range(tile.pixels):
+                for vector in range(vectors):
+                    tir.buffer_store(sums, bias[span(block * size + vector * lanes, lanes)],
+                                   [span(pixel * size + vector * lanes, lanes)])
+            with tir.serial(0, window.kernel[0]) as i, tir.serial(0, window.kernel[1]) as j, tir.serial(0, groups) as c:
+                for vector in range(vectors):
+                    weights = w[block, i, j, c, span(vector * lanes * group, lanes * group)]
+                    for pixel in range(tile.pixels):
+                        place = [span(pixel * size + vector * lanes, lanes)]
+                        column = (number * tile.pixels + pixel) * window.stride[1] + j * window.dilation[1]
+                        read_ = source[row * window.stride[0] + i * window.dilation[0], column,
+                                       span(c * group, group)]
+                        factor = tir.reinterpret("int32", read_) if group == 4 else read_
+                        tir.buffer_store(sums, arithmetic.dot(sums[place[0]], factor, weights), place)
+            for pixel in range(tile.pixels):
+                column = number * tile.pixels + pixel
+                if columns % tile.pixels == 0:
+                    finish(sums, pixel, block, row, column)
+                else:
+                    with tir.If(column < columns), tir.Then():
+                        finish(sums, pixel, block, row, column)
+
+        def finish(sums: Any, pixel: int, block: Any, row: Any, column: Any) -> None:
+            for vector in range(vectors):
+                found, start = sums[span(pixel * size + vector * lanes, lanes)], block * size + vector * lanes
+                if scale is None or points is None:
+                    value = tir.min(tir.max(found, tir.broadcast(limits[0], lanes)), tir.broadcast(limits[1], lanes))
+                else:
+                    value = requantised(found, scale[span(start, lanes)], limits[0], limits[1], points[1], arithmetic)
+                store_lanes(y, value, (row, column), start, arithmetic, window.kernels, total)
+
+        if tile.weights_stay:
+            with tir.serial(0, blocks) as block, tir.serial(0, rows) as row, tir.serial(0, strips) as number:
+                strip(block, row, number)
+        else:
+            with tir.serial(0, rows) as row, tir.serial(0, strips) as number, tir.serial(0, blocks) as block:
+                strip(block, row, number)
+
+    return kernel(name, body)

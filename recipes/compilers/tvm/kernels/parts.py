@@ -1,0 +1,132 @@
+"""What several kernels are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from recipes.compilers.tvm.kernels.isa import Arithmetic
+from recipes.compilers.tvm.kernels.window import Window
+
+Shape = tuple[int, ...]
+
+
+def kernel(name: str, body: Callable[[], None]) -> Any:
+    """Return a PrimFunc that TVM neither fuses nor takes apart."""
+    from tvm.script.ir_builder import IRBuilder
+    from tvm.tirx.script import builder as tir
+
+    with IRBuilder() as found, tir.prim_func(s_tir=True):
+        tir.func_name(name)
+        tir.func_attr({"global_symbol": name, "tirx.noalias": True, "op_pattern": OPAQUE})
+        body()
+    return found.get()
+
+
+OPAQUE = 8
+"""Of TVM's kinds of operators: relax.transform.FuseOps leaves it alone."""
+
+
+def argument(name: str, shape: Shape, dtype: str) -> Any:
+    """Declare an argument; all of them come before anything else."""
+    from tvm.tirx.script import builder as tir
+
+    return tir.arg(name, tir.buffer(shape, dtype, layout=None))
+
+
+def viewed(buffer: Any, shape: Shape, dtype: str) -> Any:
+    """Return the same memory in another shape."""
+    from tvm.tirx.script import builder as tir
+
+    return tir.decl_buffer(shape, dtype, data=buffer.data, layout=None)
+
+
+def local(size: int, dtype: str) -> Any:
+    """Return values that live in registers."""
+    from tvm.tirx.script import builder as tir
+
+    return tir.alloc_buffer((size,), dtype, scope="local", layout=None)
+
+
+def span(start: Any, count: int) -> Any:
+    """Return so many neighbouring indices."""
+    from tvm.tirx.script import builder as tir
+
+    return start if count == 1 else tir.ramp(start, 1, count)
+
+
+def requantised(total: Any, scale: Any, low: Any, high: Any, zero: Any, arithmetic: Arithmetic) -> Any:
+    """Return sums of products as activations: scaled, rounded half to even, within limits.
+
+    Args:
+        total: int32, (lanes,).
+        scale: float32, (lanes,).
+        low: float32: the least result, less the zero point; so that no sum is too great for an integer.
+        high: the same of the greatest.
+        zero: int32: zero point.
+        arithmetic: whose lanes and activations.
+    """
+    from tvm.tirx.script import builder as tir
+
+    lanes = arithmetic.lanes
+    scaled = tir.cast(total, f"float32x{lanes}") * scale
+    return rounded(scaled, low, high, zero, arithmetic.activation, lanes)
+
+
+def rounded(value: Any, low: Any, high: Any, zero: Any, dtype: str, lanes: int) -> Any:
+    """Return float32 (lanes,) as integers, rounded half to even; see `requantised` for the limits."""
+    from tvm.tirx.script import builder as tir
+
+    def wide(found: Any) -> Any:
+        return tir.broadcast(found, lanes) if lanes > 1 else found
+
+    kind = f"x{lanes}" if lanes > 1 else ""
+    kept = tir.min(tir.max(value, wide(low)), wide(high))
+    return tir.cast(tir.cast(tir.nearbyint(kept), f"int32{kind}") + wide(zero), f"{dtype}{kind}")
+
+
+def store_lanes(buffer: Any, value: Any, place: Sequence[Any], start: Any, arithmetic: Arithmetic, size: int,
+                padded: int) -> None:
+    """Write a vector to the last axis; what lies beyond its end is dropped.
+
+    Args:
+        buffer: where to.
+        value: (lanes,).
+        place: indices of all axes but the last.
+        start: index in the last axis.
+        arithmetic: whose lanes and activations.
+        size: of the last axis.
+        padded: where the last vector ends that is written.
+    """
+    from tvm.tirx.script import builder as tir
+
+    lanes = arithmetic.lanes
+    if padded == size:
+        tir.buffer_store(buffer, value, [*place, span(start, lanes)])
+        return
+    with tir.If(start + lanes <= size):
+        with tir.Then():
+            tir.buffer_store(buffer, value, [*place, span(start, lanes)])
+        with tir.Else():
+            kept = local(lanes, arithmetic.activation)
+            tir.buffer_store(kept, value, [span(0, lanes)])
+            with tir.serial(0, lanes) as lane, tir.If(start + lane < size), tir.Then():
+                tir.buffer_store(buffer, kept[lane], [*place, start + lane])
+
+
+def bordered(window: Window, arithmetic: Arithmetic, size: Shape, x: Any, points: Any) -> Any:
+    """Return the input, or where that is another size (rows, columns, channels), a copy with a border."""
+    from tvm.tirx.script import builder as tir
+
+    inside = size[0] <= window.height and size[1] <= window.width
+    if window.padding == (0, 0, 0, 0) and inside and size[2] == window.channels:
+        return x
+    copy = tir.alloc_buffer(size, arithmetic.activation, layout=None)
+    empty = tir.float32(0) if points is None else tir.cast(points[0], arithmetic.activation)
+    top, left = window.padding[:2]
+    rows, columns = min(window.height, size[0] - top), min(window.width, size[1] - left)
+    with tir.serial(0, size[0]) as i, tir.serial(0, size[1]) as j, tir.serial(0, size[2]) as c:
+        tir.buffer_store(copy, empty, [i, j, c])
+    with tir.serial(0, rows) as i, tir.serial(0, columns) as j, tir.serial(0, window.channels) as c:
+        tir.buffer_store(copy, x[i, j, c], [i + top, j + left, c])
+    return copy

@@ -1,0 +1,21 @@
+"""Which layer configurations our kernels really compute."""
+
+from __future__ import annotations
+
+from search.space import FLOAT32, Calibration, Clipping, Layer, LayerConfig, Scheme
+
+STATIC_8 = LayerConfig(8, 8, Scheme.STATIC)
+CHOICES: dict[str, tuple[LayerConfig, ...]] = {
+    kind: (FLOAT32, STATIC_8) for kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD")}
+"""Operator -> what there is a kernel for; others are float."""
+
+
+def legal_choices(kind: str) -> tuple[LayerConfig, ...]:
+    """Return the legal configurations of an operator, widest first."""
+    return CHOICES.get(kind, (FLOAT32,))
+
+
+def legal_for_all(layers: list[Layer]) -> tuple[tuple[Calibration, ...], tuple[Clipping, ...]]:
+    """Return the choices for the whole network: calibration of integer activations; weights are never clipped."""
+    static = any(choice.scheme is Scheme.STATIC for layer in layers for choice in layer.choices)
+    return (tuple(Calibration) if static else (Calibration.MIN_MAX,)), (Clipping.NONE,)

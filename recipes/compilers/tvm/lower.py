@@ -1,0 +1,283 @@
+"""Candidate -> Relax module of kernel calls: what our kernels compute, and TVM's own operators for the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recipes.compilers.layers import LayerMap
+from recipes.compilers.tvm.integers import Grid, activation_grid, quantised_weights
+from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise
+from recipes.compilers.tvm.kernels.isa import Arithmetic, Isa
+from recipes.compilers.tvm.kernels.parts import Shape
+from recipes.compilers.tvm.kernels.window import Window
+from recipes.compilers.tvm.network import FloatNetwork, Piece, Weighted
+from recipes.ports import Array
+from search.candidate import Candidate
+from search.space import LayerConfig, Scheme
+
+FOLLOWING = frozenset({"RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "STRIDED_SLICE", "BROADCAST_TO"})
+"""Operators that do with integers what they do with floats."""
+FLOAT = "float32"
+Ranges = Mapping[str, tuple[float, float]]
+"""Tensor -> least and greatest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """A tensor as integers."""
+
+    value: Any
+    grid: Grid
+
+
+def scheme_name(config: LayerConfig) -> str:
+    """Return `w8a8` for static 8-bit integers, `float32` for floats: part of the name of a kernel."""
+    return f"w{config.weight_bits}a{config.activation_bits}" if config.scheme is Scheme.STATIC else FLOAT
+
+
+def lower(network: FloatNetwork, layers: LayerMap, ranges: Ranges, candidate: Candidate, isa: Isa,
+          watched: Sequence[int] = ()) -> Any:
+    """Return the IRModule of a candidate: its function `main`, and a kernel for every shape and scheme.
+
+    Args:
+        network: at the candidate's widths.
+        layers: of that network.
+        ranges: of its tensors.
+        candidate: what each layer computes with.
+        isa: of the board.
+        watched: tensors that are outputs too, after the network's own.
+    """
+    return _Lowering(network, layers, ranges, isa).run(candidate, watched)
+
+
+class _Lowering:
+    """Goes through the operators once, and keeps every tensor in the forms that it is read in."""
+
+    def __init__(self, network: FloatNetwork, layers: LayerMap, ranges: Ranges, isa: Isa) -> None:
+        from tvm import relax
+
+        self._network, self._layers, self._ranges, self._isa = network, layers, ranges, isa
+        self._block = relax.BlockBuilder()
+        self._floats: dict[int, Any] = {}
+        self._integers: dict[int, Integers] = {}
+        self._kernels: dict[str, Any] = {}
+
+    def run(self, candidate: Candidate, watched: Sequence[int]) -> Any:
+        """Return the module."""
+        from tvm import relax
+
+        main, configs = self._network.module["main"], self._layers.operator_configs(candidate)
+        parameters = [relax.Var(str(p.name), p.ty) for p in main.params]
+        for port, parameter in zip(self._network.graph.inputs, parameters, strict=True):
+            self._floats[port.tensor] = parameter
+        with self._block.function("main", parameters):
+            with self._block.dataflow():
+                for piece in self._network.pieces:
+                    self._emit(piece, configs[piece.operator.index])
+                made = [self._float(tensor) for tensor in (*self._network.results, *watched)]
+                output = self._block.emit_output(relax.Tuple(made))
+            self._block.emit_func_output(output)
+        with self._block.function("ports", []):
+            self._block.emit_func_output(relax.StringImm(self._ports()))
+        return self._block.finalize()
+
+    def _ports(self) -> str:
+        """Describe inputs and outputs: what the library returns when it is asked."""
+        graph = self._network.graph
+
+        def entry(name: str, tensor: int) -> dict[str, object]:
+            return {"name": name, "shape": graph.tensors[tensor].shape, "dtype": graph.tensors[tensor].dtype.lower()}
+
+        return json.dumps({"inputs": [entry(port.name, port.tensor) for port in graph.inputs],
+                           "outputs": [entry(port.name, port.tensor) for port in graph.outputs]})
+
+    def _emit(self, piece: Piece, config: LayerConfig) -> None:
+        kind, output = piece.operator.kind, piece.operator.outputs[0]
+        static = config.scheme is Scheme.STATIC
+        if piece.weighted is not None:
+            (self._weighted_integers if static else self._weighted_floats)(piece, piece.weighted, config)
+        elif kind == "ADD" and static and self._is_sum(piece):
+            self._sum(piece)
+        elif (same := self._unmoved(piece)) is not None:
+            self._alias(output, same)
+        elif kind in FOLLOWING and static and piece.inputs[0] in self._integers:
+            given = self._integers[piece.inputs[0]]
+            self._integers[output] = Integers(self._repeat(piece, lambda tensor: self._integers[tensor].value),
+                                              given.grid)
+        else:
+            self._floats[output] = self._repeat(piece, self._float)
+
+    # Tensors
+
+    def _float(self, tensor: int) -> Any:
+        """Return a tensor as floats, converted at its first use."""
+        if tensor not in self._floats:
+            known, shape = self._integers[tensor], self._shape(tensor)
+            grid = known.grid
+            self._floats[tensor] = self._call(
+                "dequantise", (shape,), lambda name: elementwise.dequantise(name, shape, self._isa.integer),
+                (known.value, _floats(grid.scale), _ints(grid.zero)), shape, FLOAT)
+        return self._floats[tensor]
+
+    def _integer(self, tensor: int) -> Integers:
+        """Return a tensor as integers, converted at its first use."""
+        if tensor not in self._integers:
+            shape, grid = self._shape(tensor), self._grid(tensor)
+            low, high = self._limits(grid)
+            value = self._call(
+                "quantise", (shape,), lambda name: elementwise.quantise(name, shape, self._isa.integer),
+                (self._floats[tensor], _floats(1 / grid.scale, low, high), _ints(grid.zero)), shape,
+                self._isa.integer.activation)
+            self._integers[tensor] = Integers(value, grid)
+        return self._integers[tensor]
+
+    def _grid(self, tensor: int) -> Grid:
+        return activation_grid(*self._ranges[self._network.graph.tensors[tensor].name], self._isa.integer)
+
+    def _limits(self, grid: Grid, limits: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float]:
+        """Return the least and greatest result of rounding, less the zero point."""
+        arithmetic = self._isa.integer
+        ends = arithmetic.low - grid.zero, arithmetic.high - grid.zero
+        return tuple(float(np.clip(round(limit / grid.scale) if math.isfinite(limit) else limit, *ends))
+                     for limit in limits)  # type: ignore[return-value]
+
+    def _shape(self, tensor: int) -> Shape:
+        return self._network.graph.tensors[tensor].shape
+
+    # Operators
+
+    def _weighted_floats(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
+        arithmetic, window = self._isa.floating, own.window
+        given, made = self._shape(piece.inputs[0]), self._shape(piece.operator.outputs[0])
+        ends = np.finfo(np.float32)
+        limits = np.clip(np.array(piece.limits), ends.min, ends.max).astype(np.float32)
+        weights, size, make, key = self._template(piece, own.window, arithmetic, own.weight)
+        bias = np.zeros(size, np.float32)
+        bias[:window.kernels] = 0 if own.bias is None else own.bias
+        self._floats[piece.operator.outputs[0]] = self._call(
+            f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
+            (self._float(piece.inputs[0]), _constant(weights), _constant(bias), _constant(limits)), made, FLOAT)
+
+    def _weighted_integers(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
+        arithmetic, window, output = self._isa.integer, own.window, piece.operator.outputs[0]
+        given, made = self._shape(piece.inputs[0]), self._shape(output)
+        read, grid = self._integer(piece.inputs[0]), self._grid(output)
+        whole, scales = quantised_weights(own.weight, config.weight_bits)
+        weights, size, make, key = self._template(piece, own.window, arithmetic, whole)
+        bias, factors = np.zeros(size, np.int32), np.zeros(size, np.float32)
+        sums = whole.reshape(len(whole), -1).astype(np.int64).sum(axis=1)
+        real = np.zeros(len(whole)) if own.bias is None else own.bias.astype(np.float64)
+        bias[:window.kernels] = np.rint(real / (np.float64(read.grid.scale) * scales)) - read.grid.zero * sums
+        factors[:window.kernels] = np.float64(read.grid.scale) * scales / grid.scale
+        value = self._call(
+            f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
+            (read.value, _constant(weights), _constant(bias), _constant(factors),
+             _floats(*self._limits(grid, piece.limits)), _ints(read.grid.zero, grid.zero)), made, arithmetic.activation)
+        self._integers[output] = Integers(value, grid)
+
+    def _template(self, piece: Piece, window: Window, arithmetic: Arithmetic,
+                  weight: Array) -> tuple[Array, int, Callable[[str], Any], tuple[object, ...]]:
+        """Return an operator's weights as its kernel reads them, the padded kernels, the kernel's maker and its key."""
+        given, made = self._shape(piece.inputs[0]), self._shape(piece.operator.outputs[0])
+        if piece.operator.kind == "DEPTHWISE_CONV_2D":
+            pixels = min(window.columns, 7)
+            return (depthwise.packed(weight, arithmetic), depthwise.padded_channels(window, arithmetic),
+                    lambda name: depthwise.depthwise(name, window, arithmetic, pixels, given, made),
+                    (window, arithmetic, pixels))
+        tile = convolution.default_tile(window, arithmetic)
+        return (convolution.packed(weight, arithmetic, tile), convolution.padded_kernels(window, arithmetic, tile),
+                lambda name: convolution.convolution(name, window, arithmetic, tile, given, made),
+                (window, arithmetic, tile))
+
+    def _is_sum(self, piece: Piece) -> bool:
+        """Tell the sum of two tensors of one shape."""
+        return len(piece.inputs) == 2 and len({self._shape(t) for t in (*piece.inputs, piece.operator.outputs[0])}) == 1
+
+    def _sum(self, piece: Piece) -> None:
+        output = piece.operator.outputs[0]
+        one, two = (self._integer(tensor) for tensor in piece.inputs)
+        shape, grid = self._shape(output), self._grid(output)
+        value = self._call(
+            "add_int8", (shape,), lambda name: elementwise.add(name, shape, self._isa.integer),
+            (one.value, two.value, _floats(one.grid.scale / grid.scale, two.grid.scale / grid.scale,
+                                           *self._limits(grid, piece.limits)),
+             _ints(one.grid.zero, two.grid.zero, grid.zero)), shape, self._isa.integer.activation)
+        self._integers[output] = Integers(value, grid)
+
+    def _unmoved(self, piece: Piece) -> int | None:
+        """Return the tensor that a transposition only gives back, as it was before an earlier one."""
+        before = next((p for p in self._network.pieces if p.operator.outputs[0] in piece.inputs), None)
+        if piece.operator.kind != "TRANSPOSE" or before is None or before.operator.kind != "TRANSPOSE":
+            return None
+        first, second = self._axes(before), self._axes(piece)
+        return before.inputs[0] if [first[axis] for axis in second] == sorted(first) else None
+
+    def _axes(self, piece: Piece) -> list[int]:
+        from recipes.compilers.tvm.module import bindings_of
+
+        return [int(axis) for axis in bindings_of(self._network.module)[piece.bindings[0]].value.attrs.axes]
+
+    def _alias(self, output: int, same: int) -> None:
+        if same in self._floats:
+            self._floats[output] = self._floats[same]
+        if same in self._integers:
+            self._integers[output] = self._integers[same]
+
+    def _repeat(self, piece: Piece, form: Callable[[int], Any]) -> Any:
+        """Emit an operator's own bindings on other tensors."""
+        from recipes.compilers.tvm.module import bindings_of
+
+        bindings = bindings_of(self._network.module)
+        inner: dict[Any, Any] = {}
+        value: Any = None
+        for index in piece.bindings:
+            value = self._block.emit(self._replaced(bindings[index].value, inner, form))
+            inner[bindings[index].var] = value
+        return value
+
+    def _replaced(self, value: Any, inner: Mapping[Any, Any], form: Callable[[int], Any]) -> Any:
+        from tvm import relax
+        from tvm.relax import Call, Tuple
+
+        if isinstance(value, relax.Var):
+            return inner[value] if value in inner else form(self._network.tensor_of[value])
+        if isinstance(value, Call):
+            return Call(value.op, [self._replaced(a, inner, form) for a in value.args], value.attrs)
+        if isinstance(value, Tuple):
+            return Tuple([self._replaced(a, inner, form) for a in value.fields])
+        if isinstance(value, relax.TupleGetItem):
+            return relax.TupleGetItem(self._replaced(value.tuple_value, inner, form), value.index)
+        return value
+
+    # Kernels
+
+    def _call(self, what: str, key: tuple[object, ...], make: Callable[[str], Any], arguments: Sequence[Any],
+              shape: Shape, dtype: str) -> Any:
+        """Emit a call of a kernel; one that is known by its key is made once."""
+        from tvm import relax
+
+        name = f"{what}_{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}"
+        if name not in self._kernels:
+            self._kernels[name] = self._block.add_func(make(name), name)
+        return self._block.emit(relax.call_tir(self._kernels[name], list(arguments), relax.TensorType(shape, dtype)))
+
+
+def _constant(array: Array) -> Any:
+    from tvm import relax
+
+    return relax.const(np.ascontiguousarray(array))
+
+
+def _floats(*values: float) -> Any:
+    return _constant(np.array(values, np.float32))
+
+
+def _ints(*values: int) -> Any:
+    return _constant(np.array(values, np.int32))

@@ -1,0 +1,60 @@
+"""A whole search with the compiler tvm on this machine, and what it cannot do yet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from orchestrator.schemas.files import schema_of
+from tests.orchestrator.made import run
+
+LIMIT_S = 300.0
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("tvm")
+    done = run("search", "--compiler", "tvm", "--device", "local", "--model", "demo:separable", "--budget", "0.8x",
+               "--baselines", "needed", "--measurements", "5", "--study", "tvm", "--store", folder / "store",
+               "--format", "json", cwd=folder, timeout_s=LIMIT_S)
+    assert done.returncode in (0, 1), done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_the_document_says_what_was_measured(searched: tuple[Path, Any]) -> None:
+    document = searched[1]
+    jsonschema.validate(document, schema_of("search"))
+    assert document["compiler"] == "tvm"
+    assert document["runtime"]["name"] == "tvm"
+    assert document["measurements"] == 5
+    assert not document["infeasible"]
+    float32, winner = document["baselines"][0], document["winner"]
+    assert winner["latency_s"]["median"] < 0.9 * float32["latency_s"]["median"], "integers pay on this machine"
+    assert winner["accuracy"]["test"] > float32["accuracy"]["test"] - 0.03
+    assert 1e-6 < winner["latency_s"]["median"] < 0.1
+
+
+def test_there_is_no_recipe_and_it_is_said(searched: tuple[Path, Any]) -> None:
+    folder, document = searched
+    assert document["recipe"] is None
+    assert document["recipe_absent_because"] == "bundles of the compiler tvm are not written yet"
+    done = run("recipes", "export", "--study", "tvm", "--output", folder / "out", "--store", folder / "store",
+               cwd=folder, timeout_s=LIMIT_S)
+    assert (done.returncode, (folder / "out").exists()) == (2, False)
+    assert "bundles of the compiler tvm are not written yet" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--device", "sim"), "board 'sim' is reached by 'sim', and TVM's runtime is not brought to boards yet"),
+    (("--threads", "2"), "its kernels have one thread"),
+    (("--io", "int8"), "inputs and outputs are float")])
+def test_what_is_not_possible_yet_is_refused_before_anything_is_made(words: tuple[str, ...], message: str,
+                                                                     tmp_path: Path) -> None:
+    done = run("search", "--compiler", "tvm", *words, "--study", "no", "--store", tmp_path / "store", cwd=tmp_path,
+               timeout_s=LIMIT_S)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())

@@ -1,0 +1,196 @@
+"""The compiler tvm on the demo networks: what it computes, what it may choose, and that it does what was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recipes.compilers.compare import worst_output
+from recipes.compilers.layers import LayerMap
+from recipes.compilers.tflite.compiler import TfliteCompiler
+from recipes.compilers.tvm.compiler import TvmCompiler
+from recipes.compilers.tvm.host import host_target
+from recipes.compilers.tvm.network import FloatNetwork, read_network
+from recipes.compilers.tvm.quantise import calls, check_asked
+from recipes.compilers.tvm.run import Runner
+from recipes.errors import ModelError
+from recipes.models.dataset import Dataset, load_data
+from recipes.models.network import Network, load_network, run
+from recipes.models.source import parse_data, parse_model
+from recipes.ports import Array, Ports
+from search.candidate import Candidate
+from search.errors import InfeasibleCandidate
+from search.space import FLOAT32, Calibration, LayerConfig, Scheme
+from tests.recipes.conversion_cases import TARGET as LITERT
+
+NETWORKS = ("residual", "separable", "transformer")
+STATIC_8 = LayerConfig(8, 8, Scheme.STATIC)
+HOST = host_target("test")
+COMPILER = TvmCompiler()
+
+
+@cache
+def images() -> Dataset:
+    return load_data(parse_data("demo:fashion_mnist", Path()))
+
+
+@dataclass(frozen=True)
+class Converted:
+    network: Network
+    model: bytes
+    ports: Ports
+    statistics: bytes
+
+    @property
+    def layers(self) -> LayerMap:
+        return COMPILER.layers(self.model, HOST)
+
+    @property
+    def found(self) -> FloatNetwork:
+        return read_network(self.model)
+
+    def candidate(self, config: LayerConfig, calibration: Calibration = Calibration.MIN_MAX) -> Candidate:
+        space = self.layers.space
+        return Candidate.of(space, {layer.name: config if config in layer.choices else FLOAT32
+                                    for layer in space.layers}, calibration=calibration)
+
+    def artifact(self, candidate: Candidate, statistics: bytes | None = None) -> bytes:
+        return COMPILER.quantiser(self.model, statistics or self.statistics, self.layers, HOST).quantise(candidate)
+
+    def top1(self, artifact: bytes, count: int) -> float:
+        split = images().splits["validation"]
+        assert split.targets is not None
+        runner = Runner(artifact, self.ports)
+        hits = [runner.run(split.inputs, i)[0].argmax() == split.targets[i] for i in range(count)]
+        return float(np.mean(hits))
+
+
+@cache
+def converted(name: str) -> Converted:
+    network = load_network(parse_model(f"demo:{name}", Path()))
+    inputs = images().splits["calibration"].inputs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's exporter uses what PyTorch advises against
+        model, ports = COMPILER.convert(network, {key: array[:1] for key, array in inputs.items()},
+                                        images().positional)
+    return Converted(network, model, ports, COMPILER.calibrate(model, ports, inputs))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+class TestEveryNetwork:
+    def test_the_float_model_computes_what_pytorch_does(self, name: str) -> None:
+        made, inputs = converted(name), images().splits["validation"].inputs
+        expected = run(made.network, {key: array[:16] for key, array in inputs.items()}, images().positional, "test")
+        assert worst_output(expected, COMPILER.outputs(made.model, made.ports, inputs, 16)).deviation < 1e-5
+
+    def test_the_same_network_gives_the_same_bytes(self, name: str) -> None:
+        made, inputs = converted(name), images().splits["calibration"].inputs
+        again = load_network(parse_model(f"demo:{name}", Path()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, _ = COMPILER.convert(again, {key: array[:1] for key, array in inputs.items()}, images().positional)
+        assert model == made.model
+        candidate = made.candidate(STATIC_8)
+        digests = {hashlib.sha256(made.artifact(candidate)).hexdigest() for _ in range(2)}
+        assert len(digests) == 1
+
+    def test_eight_bits_lose_little(self, name: str) -> None:
+        made, count = converted(name), 500
+        float32, int8 = (made.top1(made.artifact(made.candidate(config)), count) for config in (FLOAT32, STATIC_8))
+        assert float32 > 0.85
+        assert int8 > float32 - 0.012
+
+    def test_every_layer_can_be_the_only_one_in_integers(self, name: str) -> None:
+        made = converted(name)
+        space = made.layers.space
+        inputs = images().splits["validation"].inputs
+        (reference,) = Runner(made.artifact(made.candidate(FLOAT32)), made.ports).run(inputs, 3)
+        for layer in space.layers[:: max(1, len(space.layers) // 4)]:
+            configs = {other.name: FLOAT32 for other in space.layers} | {layer.name: STATIC_8}
+            artifact = made.artifact(Candidate.of(space, configs))
+            (found,) = Runner(artifact, made.ports).run(inputs, 3)
+            off = np.abs(found - reference).max() / np.ptp(reference)
+            assert 0 < off < 0.05, layer.name
+            assert sum("w8a8" in name or "add_int8" in name for name in calls(artifact)) == len(
+                made.layers.operators[layer.name])
+
+
+@pytest.mark.parametrize("name", ["residual", "transformer"])
+def test_layers_with_weights_have_the_names_that_tflite_gives_them(name: str) -> None:
+    made, inputs = converted(name), images().splits["calibration"].inputs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs, _ = TfliteCompiler().convert(made.network, {key: array[:1] for key, array in inputs.items()},
+                                             images().positional)
+    spaces = made.layers.space, TfliteCompiler().layers(theirs, LITERT).space
+    ours, others = ({(layer.name, layer.weights, layer.macs) for layer in space.layers if layer.weights}
+                    for space in spaces)
+    assert ours == others
+
+
+def test_a_library_that_calls_other_kernels_is_infeasible() -> None:
+    made = converted("residual")
+    artifact = made.artifact(made.candidate(FLOAT32))
+    with pytest.raises(InfeasibleCandidate, match=r"layer stem\.0 \(CONV_2D\): asked for conv_2d_w8a8, the artifact "
+                                                  "calls conv_2d_float32"):
+        check_asked(made.found, made.layers, made.candidate(STATIC_8), artifact)
+
+
+def test_ranges_that_clip_are_narrower_and_other_bytes() -> None:
+    made, inputs = converted("separable"), images().splits["calibration"].inputs
+    clipped = COMPILER.clip(made.model, made.ports, inputs, made.statistics)
+    plain = made.artifact(made.candidate(STATIC_8))
+    for method in (Calibration.PERCENTILE, Calibration.MSE):
+        assert len(clipped[method]) > 100
+        assert made.artifact(made.candidate(STATIC_8, method), clipped[method]) != plain
+    assert made.top1(made.artifact(made.candidate(STATIC_8, Calibration.MSE), clipped[Calibration.MSE]), 300) > 0.85
+
+
+def test_integer_inputs_and_outputs_are_refused() -> None:
+    made = converted("residual")
+    quantiser = COMPILER.quantiser(made.model, made.statistics, made.layers, HOST)
+    with pytest.raises(InfeasibleCandidate, match="float inputs and outputs, not int8"):
+        quantiser.quantise(made.candidate(STATIC_8), "int8")
+
+
+def test_a_machine_that_tvm_makes_no_code_for_is_named() -> None:
+    made = converted("residual")
+    quantiser = COMPILER.quantiser(made.model, made.statistics, made.layers, replace(HOST, machine="armv7l"))
+    with pytest.raises(ValueError, match="x86_64 and aarch64, not for armv7l"):
+        quantiser.quantise(made.candidate(FLOAT32))
+
+
+def test_an_operator_that_tvm_does_not_know_is_named_with_its_layer() -> None:
+    import torch
+
+    class Odd(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = torch.special.bessel_j0(x)
+            return found
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.odd = torch.nn.Linear(4, 4), Odd()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.odd(self.first(x))
+            return found
+
+    given: dict[str, Array] = {"x": np.zeros((1, 4), np.float32)}
+    named = r"TVM cannot import special_bessel_j0 \(layer odd\)"
+    with warnings.catch_warnings(), pytest.raises(ModelError, match=named):
+        warnings.simplefilter("ignore")
+        COMPILER.convert(Network(Net().eval()), given, True)
+
+
+def test_what_is_no_float_model_is_refused() -> None:
+    for data in (b"TFL3", b"{}", b'{"schema": 99}'):
+        with pytest.raises(ValueError, match="float model of the compiler tvm"):
+            COMPILER.graph(data)

@@ -1,0 +1,156 @@
+"""Kernels against numpy, bit by bit: any shape, any tile, each arithmetic that this machine can execute."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recipes.compilers.tvm.host import host_target
+from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise
+from recipes.compilers.tvm.kernels.convolution import Tile
+from recipes.compilers.tvm.kernels.isa import PLAIN, Arithmetic, Isa, isa_of
+from recipes.compilers.tvm.kernels.window import Window
+from recipes.compilers.tvm.target import llvm_target
+from recipes.ports import Array
+from tests.recipes.tvm.references import convolved, fma, requantised, spread
+
+HOST = host_target("test")
+FLAGS = ("avx512_vnni", "avx512bw", "avx2", "asimddp")
+ISAS = list(dict.fromkeys([*(isa_of(HOST.machine, (flag,)) for flag in FLAGS if flag in HOST.cpu_features), PLAIN]))
+SHAPES = 12
+"""Random shapes of every kernel and arithmetic."""
+
+
+def run(function: Any, arguments: list[Array], shape: tuple[int, ...], dtype: str) -> Array:
+    """Compile a kernel for this machine and call it."""
+    import tvm
+
+    library = tvm.compile(tvm.IRModule({"main": function}), target=llvm_target(HOST))
+    result = tvm.runtime.empty(shape, dtype)
+    library["main"](*map(tvm.runtime.tensor, arguments), result)
+    return np.asarray(result.numpy())
+
+
+def draw_window(dice: np.random.Generator, deep: bool) -> Window:
+    kernel = tuple(int(n) for n in dice.integers(1, 5, 2))
+    channels = int(dice.integers(1, 40))
+    kernels = channels if deep else int(dice.integers(1, 70))
+    dilation = tuple(int(n) for n in dice.integers(1, 3, 2))
+    return Window(int(dice.integers(9, 16)), int(dice.integers(9, 16)), channels, kernels, (kernel[0], kernel[1]),
+                  (int(dice.integers(1, 4)), int(dice.integers(1, 4))), tuple(dice.integers(0, 3, 4).tolist()),
+                  (dilation[0], dilation[1]))
+
+
+def shapes(window: Window) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (1, window.height, window.width, window.channels), (1, window.rows, window.columns, window.kernels)
+
+
+def integers(dice: np.random.Generator, arithmetic: Arithmetic, shape: tuple[int, ...]) -> Array:
+    return dice.integers(arithmetic.low, arithmetic.high + 1, shape).astype(arithmetic.activation)
+
+
+def case(number: int, isa: Isa) -> np.random.Generator:
+    return np.random.default_rng([number, isa.integer.lanes, isa.integer.group])
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
+@pytest.mark.parametrize("number", range(SHAPES))
+@pytest.mark.parametrize("deep", [False, True], ids=["whole", "depthwise"])
+class TestWithWeights:
+    def test_integers_are_exact(self, number: int, isa: Isa, deep: bool) -> None:
+        dice, arithmetic = case(number, isa), isa.integer
+        window = draw_window(dice, deep)
+        given, made = shapes(window)
+        zero_in, zero_out = (int(n) for n in dice.integers(arithmetic.low, arithmetic.high + 1, 2))
+        x = integers(dice, arithmetic, given)
+        weights = dice.integers(-127, 128, (window.kernels, *window.kernel, *(() if deep else (window.channels,))))
+        own = dice.integers(-5000, 5000, window.kernels)
+        scale = dice.uniform(0.2, 2, window.kernels).astype(np.float32) / np.float32(
+            100 * math.sqrt(weights[0].size))
+        name, total, packed = self.template(window, arithmetic, dice, deep, weights.astype(np.int8))
+        bias, scales = np.zeros(total, np.int32), np.zeros(total, np.float32)
+        bias[:window.kernels] = own - zero_in * weights.reshape(window.kernels, -1).sum(axis=1)
+        scales[:window.kernels] = scale
+        low, high = arithmetic.low - zero_out, arithmetic.high - zero_out
+        got = run(name, [x, packed, bias, scales, np.array([low, high], np.float32),
+                         np.array([zero_in, zero_out], np.int32)], made, arithmetic.activation)
+        whole = spread(weights) if deep else weights
+        sums = convolved(x[0].astype(np.int64) - zero_in, whole, window) + own
+        expected = requantised(sums, scale, low, high, zero_out)
+        assert np.array_equal(got[0].astype(np.int64), expected)
+        assert len(np.unique(expected)) > 2, "the scales leave something to compare"
+
+    def test_floats_are_close(self, number: int, isa: Isa, deep: bool) -> None:
+        dice, arithmetic = case(number, isa), isa.floating
+        window = draw_window(dice, deep)
+        given, made = shapes(window)
+        x = dice.standard_normal(given).astype(np.float32)
+        weights = dice.standard_normal((window.kernels, *window.kernel, *(() if deep else (window.channels,))))
+        weights = weights.astype(np.float32)
+        own = dice.standard_normal(window.kernels).astype(np.float32)
+        function, total, packed = self.template(window, arithmetic, dice, deep, weights)
+        bias = np.zeros(total, np.float32)
+        bias[:window.kernels] = own
+        got = run(function, [x, packed, bias, np.array([0, 6], np.float32)], made, "float32")
+        whole = (spread(weights) if deep else weights).astype(np.float64)
+        expected = np.clip(convolved(x[0].astype(np.float64), whole, window) + own, 0, 6)
+        assert np.abs(got[0] - expected).max() < 1e-5 * max(1.0, float(np.abs(whole).sum(axis=(1, 2, 3)).max()))
+
+    def template(self, window: Window, arithmetic: Arithmetic, dice: np.random.Generator, deep: bool,
+                 weights: Array) -> tuple[Any, int, Array]:
+        given, made = shapes(window)
+        pixels = int(dice.integers(1, 9))
+        if deep:
+            return (depthwise.depthwise("main", window, arithmetic, pixels, given, made),
+                    depthwise.padded_channels(window, arithmetic), depthwise.packed(weights, arithmetic))
+        tile = Tile(pixels, int(dice.integers(1, 4)), bool(dice.integers(2)))
+        return (convolution.convolution("main", window, arithmetic, tile, given, made),
+                convolution.padded_kernels(window, arithmetic, tile), convolution.packed(weights, arithmetic, tile))
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
+@pytest.mark.parametrize("number", range(SHAPES))
+class TestWithoutWeights:
+    def test_there_and_back(self, number: int, isa: Isa) -> None:
+        dice, arithmetic = case(number, isa), isa.integer
+        shape = (1, *(int(n) for n in dice.integers(1, 9, 3)))
+        x = (3 * dice.standard_normal(shape)).astype(np.float32)
+        scale, zero = np.float32(dice.uniform(0.01, 0.05)), int(dice.integers(arithmetic.low, arithmetic.high + 1))
+        low, high = arithmetic.low - zero, arithmetic.high - zero
+        inverse = np.float32(1) / scale
+        got = run(elementwise.quantise("main", shape, arithmetic),
+                  [x, np.array([inverse, low, high], np.float32), np.array([zero], np.int32)], shape,
+                  arithmetic.activation)
+        expected = np.rint(np.clip(x * inverse, np.float32(low), np.float32(high))).astype(np.int64) + zero
+        assert np.array_equal(got.astype(np.int64), expected)
+        back = run(elementwise.dequantise("main", shape, arithmetic),
+                   [got, np.array([scale], np.float32), np.array([zero], np.int32)], shape, "float32")
+        assert np.array_equal(back, (got.astype(np.int32) - zero).astype(np.float32) * scale)
+
+    def test_sums(self, number: int, isa: Isa) -> None:
+        dice, arithmetic = case(number, isa), isa.integer
+        shape = (1, *(int(n) for n in dice.integers(1, 9, 3)))
+        one, two = integers(dice, arithmetic, shape), integers(dice, arithmetic, shape)
+        zeros = dice.integers(arithmetic.low, arithmetic.high + 1, 3)
+        scales = dice.uniform(0.1, 1.5, 2).astype(np.float32)
+        low, high = arithmetic.low - int(zeros[2]), arithmetic.high - int(zeros[2])
+        got = run(elementwise.add("main", shape, arithmetic),
+                  [one, two, np.array([*scales, low, high], np.float32), zeros.astype(np.int32)], shape,
+                  arithmetic.activation)
+        real = [(each.astype(np.int32) - int(zero)).astype(np.float32) for each, zero in zip((one, two), zeros[:2],
+                                                                                            strict=True)]
+        total = fma(real[0], scales[0], real[1] * scales[1])
+        expected = np.rint(np.clip(total, np.float32(low), np.float32(high))).astype(np.int64) + int(zeros[2])
+        assert np.array_equal(got.astype(np.int64), expected)
+
+
+def test_weights_are_padded_with_zeros_to_whole_tiles() -> None:
+    arithmetic, tile = PLAIN.integer, Tile(1, 2)
+    window = Window(1, 1, 3, 5)
+    weights = np.arange(15, dtype=np.int8).reshape(5, 1, 1, 3)
+    found = convolution.packed(weights, arithmetic, tile)
+    assert found.size == convolution.padded_kernels(window, arithmetic, tile) * 3 == 24
+    assert found[0, 0, 0, 0].tolist() == [0, 3, 6, 9, 12, 0, 0, 0]
