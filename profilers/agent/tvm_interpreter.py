@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from typing import Any
 
 import numpy as np
-import tvm
-from tvm.runtime.vm import VirtualMachine
 
 DESCRIPTION = "ports"
 """The function of an artifact that returns its inputs and outputs as JSON."""
@@ -30,6 +29,10 @@ class Interpreter:
     def __init__(self, model_content: bytes, num_threads: int) -> None:
         if num_threads != 1:
             raise ValueError("the compiler tvm makes kernels of one thread, asked for {}".format(num_threads))
+        import tvm
+        from tvm.runtime.vm import VirtualMachine
+
+        self._tensor = tvm.runtime.tensor
         self._machine = VirtualMachine(_loaded(model_content), tvm.cpu())
         self._invoke = self._machine.module["invoke_stateful"]
         described = json.loads(str(self._machine[DESCRIPTION]()))
@@ -50,7 +53,7 @@ class Interpreter:
 
     def set_tensor(self, index: int, value: Any) -> None:
         """Set an input."""
-        self._given[index] = tvm.runtime.tensor(np.ascontiguousarray(value))
+        self._given[index] = self._tensor(np.ascontiguousarray(value))
         if all(array is not None for array in self._given):
             self._machine.set_input("main", *self._given)
 
@@ -64,12 +67,18 @@ class Interpreter:
 
 
 def try_out() -> None:
-    """See that the runtime makes tensors. Raises whatever it raises."""
+    """Import the runtime, and see that it makes tensors. Raises whatever it raises."""
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type] # TVM would import it where there is one
+    import tvm
+    import tvm.runtime.vm
+
     tvm.runtime.tensor(np.ones(1, np.float32)).numpy()
 
 
 def _loaded(content: bytes) -> Any:
     """Load a library from memory, by way of a file that is gone when this returns."""
+    import tvm
+
     number, name = tempfile.mkstemp(suffix=".so")
     try:
         with os.fdopen(number, "wb") as file:

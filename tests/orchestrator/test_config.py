@@ -124,7 +124,7 @@ def test_every_problem_is_told(tmp_path: Path) -> None:
     ("require", "top1 >= 1", "expected a list of constraints, e.g. ['recall_6 >= -0.01'], got 'top1 >= 1'"),
     ("budget", 10, "expected a latency with its unit"),
     ("study", "../x", "expected a name (in quotes if it is a number) of at most 80 letters"),
-    ("compiler", "gcc", "expected tflite, got 'gcc'"),
+    ("compiler", "gcc", "expected tflite or tvm, got 'gcc'"),
     ("seed", -1, "expected a whole number that is 0 or more, got -1"),
 ])
 def test_bad_values_are_refused_where_they_were_given(tmp_path: Path, key: str, value: Any, message: str) -> None:
@@ -174,7 +174,7 @@ def test_messages_have_words_for_every_key() -> None:
     keys = {field.alias or name for name, field in StudyConfig.model_fields.items()}
     assert set(EXPECTED) <= keys
     assert all(expected(key) for key in keys)
-    assert (expected("io"), expected("compiler")) == ("float or int8", "tflite")
+    assert (expected("io"), expected("compiler")) == ("float or int8", "tflite or tvm")
 
 
 def test_changeable_keys_exist() -> None:
