@@ -19,8 +19,8 @@ LIMIT_S = 300.0
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("tvm")
     done = run("search", "--compiler", "tvm", "--device", "local", "--model", "demo:separable", "--budget", "0.8x",
-               "--baselines", "needed", "--measurements", "5", "--study", "tvm", "--store", folder / "store",
-               "--format", "json", cwd=folder, timeout_s=LIMIT_S)
+               "--baselines", "needed", "--sampler", "hawq", "--measurements", "5", "--study", "tvm",
+               "--store", folder / "store", "--format", "json", cwd=folder, timeout_s=LIMIT_S)
     assert done.returncode in (0, 1), done.stderr
     return folder, json.loads(done.stdout)
 
