@@ -122,4 +122,4 @@ def _check_layers(layers: LayerMap, candidate: Candidate) -> None:
 def _quantiser(compiler: Compiler, blob_folder: Path, float_model: FloatModel, target: Target) -> Quantiser:
     blobs = BlobStore(blob_folder)
     model, statistics = (blobs.path(blob).read_bytes() for blob in (float_model.model, float_model.statistics))
-    return compiler.quantiser(model, statistics, compiler.layers(model, target), target)
+    return compiler.quantiser(model, statistics, compiler.layers(model, target), target, blobs)

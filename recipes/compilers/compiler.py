@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from recipes.blobs import BlobStore
 from recipes.compilers.graph import Graph, Operator
 from recipes.compilers.layers import LayerMap
 from recipes.models.network import Network
@@ -105,8 +106,9 @@ class Compiler(Protocol):
             inputs: one example, argument name -> array (1, ...) in the network's own layout.
         """
 
-    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target) -> Quantiser:
-        """Return what makes artifacts of a float model."""
+    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target,
+                  blobs: BlobStore | None = None) -> Quantiser:
+        """Return what makes artifacts of a float model; what several share may be kept as blobs."""
 
     def quantised_ports(self, ports: Ports, artifact: bytes) -> Ports:
         """Describe the ports of an artifact with integer inputs and outputs: types, scales, zero points."""

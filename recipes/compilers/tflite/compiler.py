@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from recipes.blobs import BlobStore
 from recipes.compilers.graph import Graph, Operator
 from recipes.compilers.layers import LayerMap
 from recipes.compilers.tflite.calibrate import calibrate, clip, load_statistics
@@ -62,7 +63,8 @@ class TfliteCompiler:
         """See Compiler; LiteRT's plain kernels."""
         return plain_tensors(model, ports, inputs)
 
-    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target) -> Quantiser:
+    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target,
+                  blobs: BlobStore | None = None) -> Quantiser:
         """See Compiler."""
         return Quantiser(model, load_statistics(statistics), layers)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recipes.blobs import BlobStore
 from recipes.compilers.graph import Graph, Operator
 from recipes.compilers.layers import LayerMap, layers_of
 from recipes.compilers.ranges import MASKED, Histogram
@@ -21,7 +22,6 @@ from recipes.compilers.tvm.module import convert
 from recipes.compilers.tvm.network import LEAVES, FloatNetwork, read_network
 from recipes.compilers.tvm.quantise import TvmQuantiser, read_statistics, statistics_bytes
 from recipes.compilers.tvm.run import Runner
-from recipes.compilers.tvm.target import llvm_target
 from recipes.models.network import Network
 from recipes.ports import Array, Ports
 from recipes.target import Target
@@ -94,9 +94,10 @@ class TvmCompiler:
         found = Runner(self._float_library(network, watched), ports).run(inputs, 0)
         return dict(zip(watched, found[len(network.results):], strict=True))
 
-    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target) -> TvmQuantiser:
-        """See Compiler."""
-        return TvmQuantiser(read_network(model), read_statistics(statistics), layers, target)
+    def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target,
+                  blobs: BlobStore | None = None) -> TvmQuantiser:
+        """See Compiler; the objects of kernels are kept."""
+        return TvmQuantiser(read_network(model), read_statistics(statistics), layers, target, blobs)
 
     def quantised_ports(self, ports: Ports, artifact: bytes) -> Ports:
         """See Compiler; inputs and outputs are always float."""
@@ -107,8 +108,7 @@ class TvmCompiler:
         host = host_target(version("apache-tvm"))
         layers = layers_of(self.name, network.graph, lambda op: "", lambda op: False, legal_choices, legal_for_all)
         candidate = Candidate.of(layers.space, {layer.name: FLOAT32 for layer in layers.space.layers})
-        module = lower(network, layers, {}, candidate, isa_of(host.machine, host.cpu_features), watched)
-        return library(module, llvm_target(host))
+        return library(lower(network, layers, {}, candidate, isa_of(host.machine, host.cpu_features), watched), host)
 
     def _values(self, model: bytes, ports: Ports, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
         """Yield the float tensors that the network computes or is given, example by example."""

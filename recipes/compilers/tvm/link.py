@@ -1,25 +1,44 @@
-"""Relax module -> the bytes of a shared library, always the same for the same module."""
+"""Kernel calls -> the bytes of a shared library, always the same for the same candidate.
+
+A kernel is compiled once for a kind of processor, and its object is a blob: a candidate made of known kernels is only
+linked.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from recipes.blobs import BlobStore
+from recipes.compilers.tvm.lower import Lowered
+from recipes.compilers.tvm.target import llvm_target, target_options
 from recipes.errors import ModelError
+from recipes.steps import run_step
+from recipes.target import Target
 from search.errors import InfeasibleCandidate
 
+TOOLS = ("apache-tvm", "apache-tvm-ffi")
+STRIPPED = ["-Wl,-s"]
+"""The linker leaves out what only a debugger reads."""
+_KERNELS = Path(__file__).parent / "kernels"
 
-def library(module: Any, target: Any) -> bytes:
-    """Compile and link a module of kernel calls.
+
+def library(lowered: Lowered, target: Target, blobs: BlobStore | None = None) -> bytes:
+    """Compile and link a candidate.
 
     Args:
-        module: as `lower.lower` returns it.
-        target: TVM's.
+        lowered: what it calls.
+        target: the board.
+        blobs: where objects of kernels are kept; None: they are compiled again.
 
     Raises:
         InfeasibleCandidate: TVM does not compile it.
         ModelError: this machine has no C compiler, which links it.
+        ValueError: there is no code for such a machine.
     """
     import tvm
     from tvm import relax
@@ -27,11 +46,42 @@ def library(module: Any, target: Any) -> bytes:
 
     if not get_cc():
         raise ModelError("the compiler tvm links with a C compiler, and there is none here: sudo apt-get install g++")
-    try:
-        executable = tvm.compile(relax.pipeline.get_pipeline("zero")(module), target=target)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise InfeasibleCandidate(f"TVM does not compile it: {str(error).strip().splitlines()[-1]}") from error
+    machine = llvm_target(target)
     with tempfile.TemporaryDirectory() as folder:
+        try:
+            objects = []
+            for name, make in lowered.kernels.items():
+                objects.append(Path(folder) / f"{name}.o")
+                objects[-1].write_bytes(_object(name, make, target, blobs))
+            executable = tvm.compile(relax.pipeline.get_pipeline("zero")(lowered.module), target=machine)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise InfeasibleCandidate(f"TVM does not compile it: {str(error).strip().splitlines()[-1]}") from error
         place = Path(folder) / "model.so"
-        executable.export_library(str(place))
+        executable.export_library(str(place), addons=[str(file) for file in objects], options=STRIPPED)
         return place.read_bytes()
+
+
+def _object(name: str, make: Callable[[], Any], target: Target, blobs: BlobStore | None) -> bytes:
+    """Return a kernel's object file, compiled now or before."""
+    if blobs is None:
+        return _compiled(name, make, target)
+    step = run_step(blobs, "kernel", {"name": name, "target": target_options(target), "source": _source()}, TOOLS,
+                    lambda: {"object": _compiled(name, make, target)})
+    return blobs.path(step.outputs["object"]).read_bytes()
+
+
+def _compiled(name: str, make: Callable[[], Any], target: Target) -> bytes:
+    import tvm
+
+    built = tvm.compile(tvm.IRModule({name: make()}), target=llvm_target(target))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "kernel.o"
+        built.mod.write_to_file(str(place), "o")
+        return place.read_bytes()
+
+
+@cache
+def _source() -> str:
+    """Return a digest of what kernels are written by: another version of it makes other objects."""
+    texts = [file.read_bytes() for file in sorted(_KERNELS.glob("*.py"))]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()

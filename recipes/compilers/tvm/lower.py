@@ -42,9 +42,19 @@ def scheme_name(config: LayerConfig) -> str:
     return f"w{config.weight_bits}a{config.activation_bits}" if config.scheme is Scheme.STATIC else FLOAT
 
 
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A candidate as calls of kernels."""
+
+    module: Any
+    """The IRModule: its functions `main` and `ports`."""
+    kernels: Mapping[str, Callable[[], Any]]
+    """Name of a kernel that `main` calls -> what writes its PrimFunc; in the order of the first calls."""
+
+
 def lower(network: FloatNetwork, layers: LayerMap, ranges: Ranges, candidate: Candidate, isa: Isa,
-          watched: Sequence[int] = ()) -> Any:
-    """Return the IRModule of a candidate: its function `main`, and a kernel for every shape and scheme.
+          watched: Sequence[int] = ()) -> Lowered:
+    """Return a candidate as calls of kernels, one for every shape and scheme.
 
     Args:
         network: at the candidate's widths.
@@ -67,10 +77,10 @@ class _Lowering:
         self._block = relax.BlockBuilder()
         self._floats: dict[int, Any] = {}
         self._integers: dict[int, Integers] = {}
-        self._kernels: dict[str, Any] = {}
+        self._kernels: dict[str, Callable[[], Any]] = {}
 
-    def run(self, candidate: Candidate, watched: Sequence[int]) -> Any:
-        """Return the module."""
+    def run(self, candidate: Candidate, watched: Sequence[int]) -> Lowered:
+        """Return the module and its kernels."""
         from tvm import relax
 
         main, configs = self._network.module["main"], self._layers.operator_configs(candidate)
@@ -86,7 +96,7 @@ class _Lowering:
             self._block.emit_func_output(output)
         with self._block.function("ports", []):
             self._block.emit_func_output(relax.StringImm(self._ports()))
-        return self._block.finalize()
+        return Lowered(self._block.finalize(), self._kernels)
 
     def _ports(self) -> str:
         """Describe inputs and outputs: what the library returns when it is asked."""
@@ -260,13 +270,12 @@ class _Lowering:
 
     def _call(self, what: str, key: tuple[object, ...], make: Callable[[str], Any], arguments: Sequence[Any],
               shape: Shape, dtype: str) -> Any:
-        """Emit a call of a kernel; one that is known by its key is made once."""
+        """Emit a call of a kernel, which is known by its key."""
         from tvm import relax
 
-        name = f"{what}_{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}"
-        if name not in self._kernels:
-            self._kernels[name] = self._block.add_func(make(name), name)
-        return self._block.emit(relax.call_tir(self._kernels[name], list(arguments), relax.TensorType(shape, dtype)))
+        name = f"{what}_{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
+        self._kernels.setdefault(name, lambda: make(name))
+        return self._block.emit(relax.op.call_dps_packed(name, list(arguments), relax.TensorType(shape, dtype)))
 
 
 def _constant(array: Array) -> Any:

@@ -7,12 +7,12 @@ import re
 import tempfile
 from pathlib import Path
 
+from recipes.blobs import BlobStore
 from recipes.compilers.layers import LayerMap
 from recipes.compilers.tvm.kernels.isa import isa_of
 from recipes.compilers.tvm.link import library
 from recipes.compilers.tvm.lower import Ranges, lower, scheme_name
 from recipes.compilers.tvm.network import FloatNetwork
-from recipes.compilers.tvm.target import llvm_target
 from recipes.target import Target
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
@@ -39,8 +39,10 @@ def read_statistics(data: bytes) -> dict[str, tuple[float, float]]:
 class TvmQuantiser:
     """Implements Quantiser: one float network with its ranges."""
 
-    def __init__(self, network: FloatNetwork, ranges: Ranges, layers: LayerMap, target: Target) -> None:
+    def __init__(self, network: FloatNetwork, ranges: Ranges, layers: LayerMap, target: Target,
+                 blobs: BlobStore | None) -> None:
         self.layers = layers
+        self._blobs = blobs
         self._network, self._ranges, self._target = network, ranges, target
 
     def quantise(self, candidate: Candidate, io: str = "float") -> bytes:
@@ -48,8 +50,8 @@ class TvmQuantiser:
         if io != "float":
             raise InfeasibleCandidate(f"the compiler tvm makes float inputs and outputs, not {io}")
         isa = isa_of(self._target.machine, self._target.cpu_features)
-        module = lower(self._network, self.layers, self._ranges, candidate, isa)
-        data = library(module, llvm_target(self._target))
+        lowered = lower(self._network, self.layers, self._ranges, candidate, isa)
+        data = library(lowered, self._target, self._blobs)
         check_asked(self._network, self.layers, candidate, data)
         return data
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from recipes.blobs import BlobStore
 from recipes.compilers.compare import worst_output
 from recipes.compilers.layers import LayerMap
 from recipes.compilers.tflite.compiler import TfliteCompiler
+from recipes.compilers.tvm import link
 from recipes.compilers.tvm.compiler import TvmCompiler
 from recipes.compilers.tvm.host import host_target
 from recipes.compilers.tvm.network import FloatNetwork, read_network
@@ -24,6 +28,7 @@ from recipes.models.dataset import Dataset, load_data
 from recipes.models.network import Network, load_network, run
 from recipes.models.source import parse_data, parse_model
 from recipes.ports import Array, Ports
+from recipes.target import Target
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
 from search.space import FLOAT32, Calibration, LayerConfig, Scheme
@@ -140,6 +145,28 @@ def test_a_library_that_calls_other_kernels_is_infeasible() -> None:
     with pytest.raises(InfeasibleCandidate, match=r"layer stem\.0 \(CONV_2D\): asked for conv_2d_w8a8, the artifact "
                                                   "calls conv_2d_float32"):
         check_asked(made.found, made.layers, made.candidate(STATIC_8), artifact)
+
+
+def test_a_kernel_is_compiled_once_for_all_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, real, compiled = converted("separable"), link._compiled, list[str]()
+
+    def noted(name: str, make: Callable[[], Any], target: Target) -> bytes:
+        compiled.append(name)
+        return real(name, make, target)
+
+    monkeypatch.setattr(link, "_compiled", noted)
+    quantiser = COMPILER.quantiser(made.model, made.statistics, made.layers, HOST, BlobStore(tmp_path))
+    every = {made.candidate(FLOAT32): quantiser.quantise(made.candidate(FLOAT32))}
+    every[made.candidate(STATIC_8)] = quantiser.quantise(made.candidate(STATIC_8))
+    known = list(compiled)
+    assert len(known) == len(set(known))
+    names = [layer.name for layer in made.layers.space.layers]
+    mixed = Candidate.of(made.layers.space, {name: STATIC_8 if i > 2 else FLOAT32 for i, name in enumerate(names)})
+    every[mixed] = quantiser.quantise(mixed)
+    assert [name for name in compiled[len(known):] if "quantise" not in name] == [], "conversions may be new"
+    assert len(known) < 2 * sum(layer.weights > 0 for layer in made.layers.space.layers), "equal shapes share one"
+    for candidate, artifact in every.items():
+        assert made.artifact(candidate) == artifact, "compiled again it is the same"
 
 
 def test_ranges_that_clip_are_narrower_and_other_bytes() -> None:
