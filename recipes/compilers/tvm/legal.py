@@ -5,8 +5,11 @@ from __future__ import annotations
 from search.space import FLOAT32, Calibration, Clipping, Layer, LayerConfig, Scheme
 
 STATIC_8 = LayerConfig(8, 8, Scheme.STATIC)
+STATIC_4 = LayerConfig(4, 8, Scheme.STATIC)
+STATIC_2 = LayerConfig(2, 8, Scheme.STATIC)
 CHOICES: dict[str, tuple[LayerConfig, ...]] = {
-    kind: (FLOAT32, STATIC_8) for kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD")}
+    "CONV_2D": (FLOAT32, STATIC_8, STATIC_4, STATIC_2), "FULLY_CONNECTED": (FLOAT32, STATIC_8, STATIC_4, STATIC_2),
+    "DEPTHWISE_CONV_2D": (FLOAT32, STATIC_8), "ADD": (FLOAT32, STATIC_8)}
 """Operator -> what there is a kernel for; others are float."""
 
 

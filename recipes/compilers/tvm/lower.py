@@ -180,7 +180,7 @@ class _Lowering:
         given, made = self._shape(piece.inputs[0]), self._shape(output)
         read, grid = self._integer(piece.inputs[0]), self._grid(output)
         whole, scales = quantised_weights(own.weight, config.weight_bits)
-        weights, size, make, key = self._template(piece, own.window, arithmetic, whole)
+        weights, size, make, key = self._template(piece, own.window, arithmetic, whole, config.weight_bits)
         bias, factors = np.zeros(size, np.int32), np.zeros(size, np.float32)
         sums = whole.reshape(len(whole), -1).astype(np.int64).sum(axis=1)
         real = np.zeros(len(whole)) if own.bias is None else own.bias.astype(np.float64)
@@ -192,8 +192,8 @@ class _Lowering:
              _floats(*self._limits(grid, piece.limits)), _ints(read.grid.zero, grid.zero)), made, arithmetic.activation)
         self._integers[output] = Integers(value, grid)
 
-    def _template(self, piece: Piece, window: Window, arithmetic: Arithmetic,
-                  weight: Array) -> tuple[Array, int, Callable[[str], Any], tuple[object, ...]]:
+    def _template(self, piece: Piece, window: Window, arithmetic: Arithmetic, weight: Array,
+                  bits: int = 8) -> tuple[Array, int, Callable[[str], Any], tuple[object, ...]]:
         """Return an operator's weights as its kernel reads them, the padded kernels, the kernel's maker and its key."""
         given, made = self._shape(piece.inputs[0]), self._shape(piece.operator.outputs[0])
         if piece.operator.kind == "DEPTHWISE_CONV_2D":
@@ -201,10 +201,11 @@ class _Lowering:
             return (depthwise.packed(weight, arithmetic), depthwise.padded_channels(window, arithmetic),
                     lambda name: depthwise.depthwise(name, window, arithmetic, pixels, given, made),
                     (window, arithmetic, pixels))
-        tile = convolution.default_tile(window, arithmetic)
-        return (convolution.packed(weight, arithmetic, tile), convolution.padded_kernels(window, arithmetic, tile),
-                lambda name: convolution.convolution(name, window, arithmetic, tile, given, made),
-                (window, arithmetic, tile))
+        tile = convolution.default_tile(window, arithmetic, bits)
+        return (convolution.packed(weight, arithmetic, tile, bits),
+                convolution.padded_kernels(window, arithmetic, tile),
+                lambda name: convolution.convolution(name, window, arithmetic, tile, given, made, bits),
+                (window, arithmetic, tile, bits))
 
     def _is_sum(self, piece: Piece) -> bool:
         """Tell the sum of two tensors of one shape."""

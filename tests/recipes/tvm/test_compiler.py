@@ -20,6 +20,7 @@ from recipes.compilers.tflite.compiler import TfliteCompiler
 from recipes.compilers.tvm import link
 from recipes.compilers.tvm.compiler import TvmCompiler
 from recipes.compilers.tvm.host import host_target
+from recipes.compilers.tvm.legal import STATIC_4, STATIC_8
 from recipes.compilers.tvm.network import FloatNetwork, read_network
 from recipes.compilers.tvm.quantise import calls, check_asked
 from recipes.compilers.tvm.run import Runner
@@ -31,11 +32,10 @@ from recipes.ports import Array, Ports
 from recipes.target import Target
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
-from search.space import FLOAT32, Calibration, LayerConfig, Scheme
+from search.space import FLOAT32, Calibration, LayerConfig
 from tests.recipes.conversion_cases import TARGET as LITERT
 
 NETWORKS = ("residual", "separable", "transformer")
-STATIC_8 = LayerConfig(8, 8, Scheme.STATIC)
 HOST = host_target("test")
 COMPILER = TvmCompiler()
 
@@ -62,8 +62,8 @@ class Converted:
 
     def candidate(self, config: LayerConfig, calibration: Calibration = Calibration.MIN_MAX) -> Candidate:
         space = self.layers.space
-        return Candidate.of(space, {layer.name: config if config in layer.choices else FLOAT32
-                                    for layer in space.layers}, calibration=calibration)
+        return Candidate.of(space, {layer.name: layer.widen(config) for layer in space.layers},
+                            calibration=calibration)
 
     def artifact(self, candidate: Candidate, statistics: bytes | None = None) -> bytes:
         return COMPILER.quantiser(self.model, statistics or self.statistics, self.layers, HOST).quantise(candidate)
@@ -105,11 +105,14 @@ class TestEveryNetwork:
         digests = {hashlib.sha256(made.artifact(candidate)).hexdigest() for _ in range(2)}
         assert len(digests) == 1
 
-    def test_eight_bits_lose_little(self, name: str) -> None:
+    def test_eight_bits_lose_little_and_four_a_little_more(self, name: str) -> None:
         made, count = converted(name), 500
-        float32, int8 = (made.top1(made.artifact(made.candidate(config)), count) for config in (FLOAT32, STATIC_8))
+        artifacts = [made.artifact(made.candidate(config)) for config in (FLOAT32, STATIC_8, STATIC_4)]
+        float32, int8, int4 = (made.top1(artifact, count) for artifact in artifacts)
         assert float32 > 0.85
         assert int8 > float32 - 0.012
+        assert int4 > float32 - 0.03
+        assert len(artifacts[2]) < len(artifacts[1]) < len(artifacts[0])
 
     def test_every_layer_can_be_the_only_one_in_integers(self, name: str) -> None:
         made = converted(name)

@@ -58,19 +58,21 @@ def case(number: int, isa: Isa) -> np.random.Generator:
 
 @pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
 @pytest.mark.parametrize("number", range(SHAPES))
-@pytest.mark.parametrize("deep", [False, True], ids=["whole", "depthwise"])
 class TestWithWeights:
-    def test_integers_are_exact(self, number: int, isa: Isa, deep: bool) -> None:
+    @pytest.mark.parametrize(("deep", "bits"), [(False, 8), (False, 4), (False, 2), (True, 8)])
+    def test_integers_are_exact(self, number: int, isa: Isa, deep: bool, bits: int) -> None:
         dice, arithmetic = case(number, isa), isa.integer
         window = draw_window(dice, deep)
         given, made = shapes(window)
         zero_in, zero_out = (int(n) for n in dice.integers(arithmetic.low, arithmetic.high + 1, 2))
         x = integers(dice, arithmetic, given)
-        weights = dice.integers(-127, 128, (window.kernels, *window.kernel, *(() if deep else (window.channels,))))
-        own = dice.integers(-5000, 5000, window.kernels)
+        most = 2 ** (bits - 1) - 1
+        shape = (window.kernels, *window.kernel, *(() if deep else (window.channels,)))
+        weights = dice.integers(-most, most + 1, shape)
+        own = dice.integers(-40 * most, 40 * most + 1, window.kernels)
         scale = dice.uniform(0.2, 2, window.kernels).astype(np.float32) / np.float32(
-            100 * math.sqrt(weights[0].size))
-        name, total, packed = self.template(window, arithmetic, dice, deep, weights.astype(np.int8))
+            most * math.sqrt(weights[0].size))
+        name, total, packed = self.template(window, arithmetic, dice, deep, weights.astype(np.int8), bits)
         bias, scales = np.zeros(total, np.int32), np.zeros(total, np.float32)
         bias[:window.kernels] = own - zero_in * weights.reshape(window.kernels, -1).sum(axis=1)
         scales[:window.kernels] = scale
@@ -83,6 +85,7 @@ class TestWithWeights:
         assert np.array_equal(got[0].astype(np.int64), expected)
         assert len(np.unique(expected)) > 2, "the scales leave something to compare"
 
+    @pytest.mark.parametrize("deep", [False, True], ids=["whole", "depthwise"])
     def test_floats_are_close(self, number: int, isa: Isa, deep: bool) -> None:
         dice, arithmetic = case(number, isa), isa.floating
         window = draw_window(dice, deep)
@@ -100,15 +103,16 @@ class TestWithWeights:
         assert np.abs(got[0] - expected).max() < 1e-5 * max(1.0, float(np.abs(whole).sum(axis=(1, 2, 3)).max()))
 
     def template(self, window: Window, arithmetic: Arithmetic, dice: np.random.Generator, deep: bool,
-                 weights: Array) -> tuple[Any, int, Array]:
+                 weights: Array, bits: int = 8) -> tuple[Any, int, Array]:
         given, made = shapes(window)
         pixels = int(dice.integers(1, 9))
         if deep:
             return (depthwise.depthwise("main", window, arithmetic, pixels, given, made),
                     depthwise.padded_channels(window, arithmetic), depthwise.packed(weights, arithmetic))
-        tile = Tile(pixels, int(dice.integers(1, 4)), bool(dice.integers(2)))
-        return (convolution.convolution("main", window, arithmetic, tile, given, made),
-                convolution.padded_kernels(window, arithmetic, tile), convolution.packed(weights, arithmetic, tile))
+        tile = Tile(pixels, int(dice.integers(1, 4)) * 8 // bits, bool(dice.integers(2)))
+        return (convolution.convolution("main", window, arithmetic, tile, given, made, bits),
+                convolution.padded_kernels(window, arithmetic, tile),
+                convolution.packed(weights, arithmetic, tile, bits))
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])

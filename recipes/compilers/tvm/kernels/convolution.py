@@ -23,6 +23,7 @@ from recipes.compilers.tvm.kernels.parts import (
     requantised,
     span,
     store_lanes,
+    unpacked,
     viewed,
 )
 from recipes.compilers.tvm.kernels.window import Window
@@ -41,9 +42,9 @@ class Tile:
     """All pixels with some channels' weights, then the next channels; else all channels of some pixels."""
 
 
-def default_tile(window: Window, arithmetic: Arithmetic, registers: int = 28) -> Tile:
+def default_tile(window: Window, arithmetic: Arithmetic, bits: int = 8, registers: int = 28) -> Tile:
     """Return a tile that fills the registers and wastes few pixels."""
-    vectors = min(2, math.ceil(window.kernels / arithmetic.lanes))
+    vectors = max(min(2, math.ceil(window.kernels / arithmetic.lanes)), 1 if arithmetic.is_float else 8 // bits)
     most = max(1, min(registers // vectors, window.columns))
     pixels = min(range(1, most + 1), key=lambda n: (math.ceil(window.columns / n) * (n + 2), -n))
     return Tile(pixels, vectors)
@@ -55,16 +56,19 @@ def padded_kernels(window: Window, arithmetic: Arithmetic, tile: Tile) -> int:
     return math.ceil(window.kernels / size) * size
 
 
-def packed(weights: Array, arithmetic: Arithmetic, tile: Tile) -> Array:
+def packed(weights: Array, arithmetic: Arithmetic, tile: Tile, bits: int = 8) -> Array:
     """Put weights in the order in which the kernel reads them, zeros where there are none.
 
+    Below 8 bits several share a byte: those of the first vector in the lowest bits, of the next one above them.
+
     Args:
-        weights: (kernels, height, width, channels).
+        weights: (kernels, height, width, channels); integers fit `bits`.
         arithmetic: of the kernel.
-        tile: of the kernel.
+        tile: of the kernel; below 8 bits a multiple of 8 / `bits` vectors.
+        bits: of an integer weight.
 
     Returns:
-        (blocks, height, width, channels / group, vectors * lanes * group).
+        (blocks, height, width, channels / group, vectors * lanes * group * bits / 8).
     """
     kernels, height, width, channels = weights.shape
     size, group = arithmetic.lanes * tile.vectors, arithmetic.group
@@ -72,14 +76,22 @@ def packed(weights: Array, arithmetic: Arithmetic, tile: Tile) -> Array:
     whole = np.zeros((blocks * size, height, width, groups * group), weights.dtype)
     whole[:kernels, :, :, :channels] = weights
     split = whole.reshape(blocks, size, height, width, groups, group).transpose(0, 2, 3, 4, 1, 5)
-    return np.ascontiguousarray(split.reshape(blocks, height, width, groups, size * group))
+    if arithmetic.is_float or bits == 8:
+        return np.ascontiguousarray(split.reshape(blocks, height, width, groups, size * group))
+    share = 8 // bits
+    lanes = split.reshape(blocks, height, width, groups, tile.vectors // share, share, arithmetic.lanes * group)
+    found = np.zeros(lanes[..., 0, :].shape, np.uint8)
+    for place in range(share):
+        found |= (lanes[..., place, :].astype(np.uint8) & (2 ** bits - 1)) << (place * bits)
+    return np.ascontiguousarray(found.reshape(blocks, height, width, groups, -1).view(np.int8))
 
 
-def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, given: Shape, made: Shape) -> Any:
+def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, given: Shape, made: Shape,
+                bits: int = 8) -> Any:
     """Return the kernel of a convolution.
 
-    Its arguments: activations of the shape `given`; weights as `packed` gives them; bias of the sums' type
-    (padded_kernels,); scale float32 (padded_kernels,), integer arithmetic only; limits float32 (2,), see
+    Its arguments: activations of the shape `given`; weights of so many `bits` as `packed` gives them; bias of the sums'
+    type (padded_kernels,); scale float32 (padded_kernels,), integer arithmetic only; limits float32 (2,), see
     `parts.requantised`, of float arithmetic the least and greatest result; points int32 (2,): the activation that
     stands for zero, and the zero point of the result, integer arithmetic only; the result, of the shape `made`.
     """
@@ -90,11 +102,12 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
     rows, columns = window.rows, window.columns
     blocks, strips = math.ceil(window.kernels / size), math.ceil(columns / tile.pixels)
     total = blocks * size
+    share = 1 if arithmetic.is_float else 8 // bits
     read = (window.reach(rows, 0), window.reach(strips * tile.pixels, 1), groups * group)
 
     def body() -> None:
         taken = argument("x", given, arithmetic.activation)
-        w = argument("w", (blocks, *window.kernel, groups, size * group), arithmetic.weight)
+        w = argument("w", (blocks, *window.kernel, groups, size * group // share), arithmetic.weight)
         bias = argument("bias", (total,), arithmetic.total)
         scale = None if arithmetic.is_float else argument("scale", (total,), "float32")
         limits = argument("limits", (2,), "float32")
@@ -112,7 +125,8 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
                                    [span(pixel * size + vector * lanes, lanes)])
             with tir.serial(0, window.kernel[0]) as i, tir.serial(0, window.kernel[1]) as j, tir.serial(0, groups) as c:
                 for vector in range(vectors):
-                    weights = w[block, i, j, c, span(vector * lanes * group, lanes * group)]
+                    held = w[block, i, j, c, span(vector // share * lanes * group, lanes * group)]
+                    weights = unpacked(held, vector % share, bits, lanes * group) if share > 1 else held
                     for pixel in range(tile.pixels):
                         place = [span(pixel * size + vector * lanes, lanes)]
                         column = (number * tile.pixels + pixel) * window.stride[1] + j * window.dilation[1]

@@ -55,6 +55,25 @@ def span(start: Any, count: int) -> Any:
     return start if count == 1 else tir.ramp(start, 1, count)
 
 
+def unpacked(held: Any, place: int, bits: int, count: int) -> Any:
+    """Return small signed integers of a vector of bytes.
+
+    Args:
+        held: int8, (count,): each holds 8 / `bits` integers.
+        place: which one, from the lowest bits.
+        bits: of an integer.
+        count: of bytes.
+    """
+    from tvm.tirx.script import builder as tir
+
+    def wide(value: int) -> Any:
+        return tir.broadcast(tir.uint8(value), count)
+
+    sign = 1 << (bits - 1)
+    own = (tir.reinterpret(f"uint8x{count}", held) >> wide(place * bits)) & wide((1 << bits) - 1)
+    return tir.reinterpret(f"int8x{count}", (own ^ wide(sign)) - wide(sign))
+
+
 def requantised(total: Any, scale: Any, low: Any, high: Any, zero: Any, arithmetic: Arithmetic) -> Any:
     """Return sums of products as activations: scaled, rounded half to even, within limits.
 
