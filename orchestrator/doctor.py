@@ -75,28 +75,32 @@ def _names(owners: Mapping[str, Sequence[str]]) -> Iterable[Check]:
 
 def _dependencies() -> Iterable[Check]:
     """Compare what is installed with what the distribution asks for."""
-    base, extra = [], []
-    for text in distribution(DISTRIBUTION).requires or ():
-        needed = Requirement(text)
-        if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-            base.append(needed)
-        elif needed.marker.evaluate({"extra": "tflite"}):
-            extra.append(needed)
+    every = [Requirement(text) for text in distribution(DISTRIBUTION).requires or ()]
+    base = [needed for needed in every if needed.marker is None or needed.marker.evaluate({"extra": ""})]
     wrong = [problem for problem in map(_problem, base) if problem is not None]
     if wrong:
         yield _error("dependencies", "; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}")
     else:
         yield _ok("dependencies", f"{len(base)} distributions, all in range")
-    missing = [needed.name for needed in extra if _installed(needed.name) is None]
+    for extra in ("tflite", "tvm"):
+        yield _extra(extra, [needed for needed in every if needed not in base and needed.marker is not None
+                             and needed.marker.evaluate({"extra": extra})])
+
+
+def _extra(name: str, needs: Sequence[Requirement]) -> Check:
+    """Say whether a compiler can be used: what its extra brings is all installed, or nothing of its own is."""
+    missing = [needed.name for needed in needs if _installed(needed.name) is None]
+    if missing and name == "tvm":
+        return _ok(name, f"not installed: {', '.join(missing)}; --compiler tvm needs 'pip install {DISTRIBUTION}[tvm]'")
     if missing:
-        yield _warning("tflite", f"not installed: {', '.join(missing)}; boards can be managed here, not searched on",
-                       f"pip install '{DISTRIBUTION}[tflite]'")
-        return
-    wrong = [problem for problem in map(_problem, extra) if problem is not None]
+        return _warning(name, f"not installed: {', '.join(missing)}; boards can be managed here, not searched on",
+                        f"pip install '{DISTRIBUTION}[{name}]'")
+    wrong = [problem for problem in map(_problem, needs) if problem is not None]
     if wrong:
-        yield _warning("tflite", "; ".join(wrong), f"pip install --upgrade '{DISTRIBUTION}[tflite]'")
-    else:
-        yield _ok("tflite", ", ".join(f"{needed.name} {_installed(needed.name)}" for needed in extra))
+        return _warning(name, "; ".join(wrong), f"pip install --upgrade '{DISTRIBUTION}[{name}]'")
+    if name == "tvm" and not any(map(shutil.which, ("g++", "gcc", "clang++", "clang", "cc"))):
+        return _warning(name, "no C compiler, which links what TVM makes", "sudo apt-get install g++")
+    return _ok(name, ", ".join(f"{needed.name} {_installed(needed.name)}" for needed in needs))
 
 
 def _store(store: str | None, environ: Mapping[str, str], here: Path) -> Iterable[Check]:

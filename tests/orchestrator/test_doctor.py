@@ -50,6 +50,8 @@ def test_without_the_extra_it_names_the_extra(tmp_path: Path, monkeypatch: pytes
     assert found["tflite"]["level"] == "warning"
     assert "not installed: torch" in found["tflite"]["detail"]
     assert found["tflite"]["remedy"] == "pip install 'hil-orchestrator[tflite]'"
+    assert found["tvm"]["level"] == "ok", "nobody needs both compilers"
+    assert "--compiler tvm needs 'pip install hil-orchestrator[tvm]'" in found["tvm"]["detail"]
     assert found["dependencies"]["level"] == "error"
     assert "numpy 1.0 is outside" in found["dependencies"]["detail"]
 
@@ -131,3 +133,10 @@ def test_text_says_what_to_do(tmp_path: Path) -> None:
     assert "error    store: /proc/store" in done.stdout
     assert "-> choose another folder with --store" in done.stdout
     assert os.fspath(tmp_path) not in done.stderr
+
+
+def test_tvm_without_a_c_compiler_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "apache-tvm 0" in checks(tmp_path)["tvm"]["detail"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = checks(tmp_path)["tvm"]
+    assert (found["level"], found["remedy"]) == ("warning", "sudo apt-get install g++")
