@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from recipes.boundary import foreign, origin
-from recipes.compilers.channels_last import artifact_module, convolution_ranks
+from recipes.compilers.channels_last import exporting, wrapped
 from recipes.compilers.graph import Graph, Port
 from recipes.compilers.tflite.edit import rename
 from recipes.compilers.tflite.graph import read_graph
 from recipes.compilers.tflite.movements import without_needless_movements
 from recipes.compilers.tflite.outputs import with_own_outputs
-from recipes.errors import ModelError
-from recipes.models.network import Network, tensors
+from recipes.models.network import Network
 from recipes.ports import Array, Ports, PortSpec
 
 if TYPE_CHECKING:
@@ -36,27 +34,12 @@ def convert(network: Network, example: Mapping[str, Array], positional: bool) ->
         ModelError: when the network does not run, export or convert.
     """
     import litert_torch
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-    given, positional = network.arrange(tensors(example, 0, 1), positional)
-    with foreign("running the model on the first calibration input", ModelError):
-        outputs, ranks = convolution_ranks(network, given, positional)
-    last_in = [tensor.ndim in ranks for tensor in given.values()]
-    last_out = [tensor.ndim in ranks for tensor in outputs]
-    module = artifact_module(network.module, None if positional else tuple(given), last_in, last_out)
-    sample = tuple(tensor.movedim(1, -1).contiguous() if last else tensor
-                   for tensor, last in zip(given.values(), last_in, strict=True))
-    with foreign("the conversion (the model must pass torch.export: no branches on values, no changing shapes)",
-                 ModelError):
-        try:
-            data = bytes(litert_torch.convert(module, sample).model_content())
-        except GuardOnDataDependentSymNode as error:
-            frame = origin(error)
-            raise ModelError(f"{frame.filename}:{frame.lineno}: '{frame.line}' depends on the values of the inputs, "
-                             "and a compiled model has one path for all inputs; write it with torch.where, or move "
-                             "it out of the model") from error
-        data = with_own_outputs(without_needless_movements(rename(data, _shorter_names(module))))
-    return data, float_ports(read_graph(data), tuple(given), last_in, last_out)
+    own = wrapped(network, example, positional)
+    with exporting():
+        data = bytes(litert_torch.convert(own.module, own.sample).model_content())
+        data = with_own_outputs(without_needless_movements(rename(data, _shorter_names(own.module))))
+    return data, float_ports(read_graph(data), own.names, own.last_in, own.last_out)
 
 
 def _shorter_names(module: torch.nn.Module) -> dict[str, str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
+from recipes.compilers.channels_last import WRAPPED
 from recipes.compilers.graph import Graph, Operator
 from recipes.compilers.layers import LayerMap, layers_of, weight_tensor
 from recipes.compilers.tflite.legal import legal_choices, legal_for_all
 from recipes.target import Target
 
-WRAPPED = "net"
-"""The attribute under which `convert.ArtifactModule` holds the user's network."""
 CONSTANT = "arith.constant"
 """What the converter calls a constant that several operators share; the output then tells the layer."""
 OUTPUT = "serving_default_"

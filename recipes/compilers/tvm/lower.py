@@ -17,6 +17,7 @@ from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise
 from recipes.compilers.tvm.kernels.isa import Arithmetic, Isa
 from recipes.compilers.tvm.kernels.parts import Shape
 from recipes.compilers.tvm.kernels.window import Window
+from recipes.compilers.tvm.module import bindings_of
 from recipes.compilers.tvm.network import FloatNetwork, Piece, Weighted
 from recipes.ports import Array
 from search.candidate import Candidate
@@ -155,8 +156,9 @@ class _Lowering:
         """Return the least and greatest result of rounding, less the zero point."""
         arithmetic = self._isa.integer
         ends = arithmetic.low - grid.zero, arithmetic.high - grid.zero
-        return tuple(float(np.clip(round(limit / grid.scale) if math.isfinite(limit) else limit, *ends))
-                     for limit in limits)  # type: ignore[return-value]
+        least, greatest = (float(np.clip(round(limit / grid.scale) if math.isfinite(limit) else limit, *ends))
+                           for limit in limits)
+        return least, greatest
 
     def _shape(self, tensor: int) -> Shape:
         return self._network.graph.tensors[tensor].shape
@@ -231,8 +233,6 @@ class _Lowering:
         return before.inputs[0] if [first[axis] for axis in second] == sorted(first) else None
 
     def _axes(self, piece: Piece) -> list[int]:
-        from recipes.compilers.tvm.module import bindings_of
-
         return [int(axis) for axis in bindings_of(self._network.module)[piece.bindings[0]].value.attrs.axes]
 
     def _alias(self, output: int, same: int) -> None:
@@ -243,8 +243,6 @@ class _Lowering:
 
     def _repeat(self, piece: Piece, form: Callable[[int], Any]) -> Any:
         """Emit an operator's own bindings on other tensors."""
-        from recipes.compilers.tvm.module import bindings_of
-
         bindings = bindings_of(self._network.module)
         inner: dict[Any, Any] = {}
         value: Any = None

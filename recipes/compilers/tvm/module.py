@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from recipes.boundary import foreign, origin
-from recipes.compilers.channels_last import artifact_module, convolution_ranks
+from recipes.compilers.channels_last import WRAPPED, exporting, wrapped
 from recipes.compress.fold import fold
 from recipes.errors import ModelError
-from recipes.models.network import Network, tensors
+from recipes.models.network import Network
 from recipes.ports import Array, Ports, PortSpec
 
 if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
-WRAPPED = "net"
-"""The attribute under which `artifact_module` holds the user's network."""
 LAYOUTS = {"relax.nn.conv2d": ["NHWC", "OHWI"], "relax.nn.max_pool2d": ["NHWC"], "relax.nn.avg_pool2d": ["NHWC"]}
 _SOURCES: Mapping[str, str] = {
     "convolution": "relax.nn.conv2d", "conv2d": "relax.nn.conv2d", "addmm": "relax.matmul", "mm": "relax.matmul",
@@ -49,28 +46,12 @@ def convert(network: Network, example: Mapping[str, Array], positional: bool) ->
     Batch normalisations are folded before, and two-dimensional convolutions and poolings are channels last after.
     """
     import torch
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-    given, positional = network.arrange(tensors(example, 0, 1), positional)
-    with foreign("running the model on the first calibration input", ModelError):
-        outputs, ranks = convolution_ranks(network, given, positional)
-    last_in = [tensor.ndim in ranks for tensor in given.values()]
-    last_out = [tensor.ndim in ranks for tensor in outputs]
-    folded = fold(network, given, positional).network
-    module = artifact_module(folded.module, None if positional else tuple(given), last_in, last_out)
-    sample = tuple(tensor.movedim(1, -1).contiguous() if last else tensor
-                   for tensor, last in zip(given.values(), last_in, strict=True))
-    with foreign("the conversion (the model must pass torch.export: no branches on values, no changing shapes)",
-                 ModelError):
-        try:
-            program = torch.export.export(module, sample).run_decompositions()
-        except GuardOnDataDependentSymNode as error:
-            frame = origin(error)
-            raise ModelError(f"{frame.filename}:{frame.lineno}: '{frame.line}' depends on the values of the inputs, "
-                             "and a compiled model has one path for all inputs; write it with torch.where, or move "
-                             "it out of the model") from error
+    own = wrapped(network, example, positional, lambda *given: fold(*given).network)
+    with exporting():
+        program = torch.export.export(own.module, own.sample).run_decompositions()
         imported = _imported(program)
-    return _document(imported, program), _ports(imported, tuple(given), last_in, last_out)
+    return _document(imported, program), _ports(imported, own.names, own.last_in, own.last_out)
 
 
 @lru_cache(maxsize=8)
@@ -189,7 +170,8 @@ def _reads_parameter(node: Any, parameters: Iterable[str]) -> bool:
     return False
 
 
-def _ports(module: Any, names: tuple[str, ...], last_in: list[bool], last_out: list[bool]) -> Ports:
+def _ports(module: Any, names: tuple[str, ...], last_in: tuple[bool, ...],
+           last_out: tuple[bool, ...]) -> Ports:
     main = module["main"]
     made = main.ret_ty.fields
     return Ports(

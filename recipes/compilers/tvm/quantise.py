@@ -62,9 +62,10 @@ def check_asked(network: FloatNetwork, layers: LayerMap, candidate: Candidate, a
     Raises:
         InfeasibleCandidate: naming the first layer that differs, with what was asked and found.
     """
-    called = [name for name in calls(artifact) if name.split("_")[0] in ("conv", "depthwise", "fully")]
     configs = layers.operator_configs(candidate)
     weighted = [piece for piece in network.pieces if piece.weighted is not None]
+    kinds = tuple(f"{piece.operator.kind.lower()}_" for piece in weighted)
+    called = [name for name in calls(artifact) if name.startswith(kinds)]
     if len(called) != len(weighted):
         raise InfeasibleCandidate(f"the artifact calls {len(called)} kernels with weights instead of {len(weighted)}")
     for piece, name in zip(weighted, called, strict=True):

@@ -14,18 +14,7 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.tvm.kernels.isa import Arithmetic
-from recipes.compilers.tvm.kernels.parts import (
-    Shape,
-    argument,
-    bordered,
-    kernel,
-    local,
-    requantised,
-    span,
-    store_lanes,
-    unpacked,
-    viewed,
-)
+from recipes.compilers.tvm.kernels.parts import Shape, bordered, finish, kernel, local, operands, span, unpacked
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.ports import Array
 
@@ -106,26 +95,18 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
     read = (window.reach(rows, 0), window.reach(strips * tile.pixels, 1), groups * group)
 
     def body() -> None:
-        taken = argument("x", given, arithmetic.activation)
-        w = argument("w", (blocks, *window.kernel, groups, size * group // share), arithmetic.weight)
-        bias = argument("bias", (total,), arithmetic.total)
-        scale = None if arithmetic.is_float else argument("scale", (total,), "float32")
-        limits = argument("limits", (2,), "float32")
-        points = None if arithmetic.is_float else argument("points", (2,), "int32")
-        result = argument("y", made, arithmetic.activation)
-        x = viewed(taken, (window.height, window.width, window.channels), arithmetic.activation)
-        y = viewed(result, (rows, columns, window.kernels), arithmetic.activation)
-        source = bordered(window, arithmetic, read, x, points)
+        own = operands(window, arithmetic, (blocks, *window.kernel, groups, size * group // share), total, given, made)
+        source = bordered(window, arithmetic, read, own.x, own.points)
 
         def strip(block: Any, row: Any, number: Any) -> None:
             sums = local(tile.pixels * size, arithmetic.total)
             for pixel in range(tile.pixels):
                 for vector in range(vectors):
-                    tir.buffer_store(sums, bias[span(block * size + vector * lanes, lanes)],
+                    tir.buffer_store(sums, own.bias[span(block * size + vector * lanes, lanes)],
                                    [span(pixel * size + vector * lanes, lanes)])
             with tir.serial(0, window.kernel[0]) as i, tir.serial(0, window.kernel[1]) as j, tir.serial(0, groups) as c:
                 for vector in range(vectors):
-                    held = w[block, i, j, c, span(vector // share * lanes * group, lanes * group)]
+                    held = own.w[block, i, j, c, span(vector // share * lanes * group, lanes * group)]
                     weights = unpacked(held, vector % share, bits, lanes * group) if share > 1 else held
                     for pixel in range(tile.pixels):
                         place = [span(pixel * size + vector * lanes, lanes)]
@@ -137,19 +118,15 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
             for pixel in range(tile.pixels):
                 column = number * tile.pixels + pixel
                 if columns % tile.pixels == 0:
-                    finish(sums, pixel, block, row, column)
+                    written(sums, pixel, block, row, column)
                 else:
                     with tir.If(column < columns), tir.Then():
-                        finish(sums, pixel, block, row, column)
+                        written(sums, pixel, block, row, column)
 
-        def finish(sums: Any, pixel: int, block: Any, row: Any, column: Any) -> None:
+        def written(sums: Any, pixel: int, block: Any, row: Any, column: Any) -> None:
             for vector in range(vectors):
-                found, start = sums[span(pixel * size + vector * lanes, lanes)], block * size + vector * lanes
-                if scale is None or points is None:
-                    value = tir.min(tir.max(found, tir.broadcast(limits[0], lanes)), tir.broadcast(limits[1], lanes))
-                else:
-                    value = requantised(found, scale[span(start, lanes)], limits[0], limits[1], points[1], arithmetic)
-                store_lanes(y, value, (row, column), start, arithmetic, window.kernels, total)
+                finish(own, sums[span(pixel * size + vector * lanes, lanes)], (row, column),
+                       block * size + vector * lanes, window, arithmetic, total)
 
         if tile.weights_stay:
             with tir.serial(0, blocks) as block, tir.serial(0, rows) as row, tir.serial(0, strips) as number:

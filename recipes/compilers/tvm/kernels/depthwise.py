@@ -8,17 +8,7 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.tvm.kernels.isa import Arithmetic
-from recipes.compilers.tvm.kernels.parts import (
-    Shape,
-    argument,
-    bordered,
-    kernel,
-    local,
-    requantised,
-    span,
-    store_lanes,
-    viewed,
-)
+from recipes.compilers.tvm.kernels.parts import Shape, bordered, finish, kernel, local, operands, span
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.ports import Array
 
@@ -59,23 +49,15 @@ def depthwise(name: str, window: Window, arithmetic: Arithmetic, pixels: int, gi
     wide = f"{arithmetic.total}x{lanes}"
 
     def body() -> None:
-        taken = argument("x", given, arithmetic.activation)
-        w = argument("w", (*window.kernel, total), arithmetic.weight)
-        bias = argument("bias", (total,), arithmetic.total)
-        scale = None if arithmetic.is_float else argument("scale", (total,), "float32")
-        limits = argument("limits", (2,), "float32")
-        points = None if arithmetic.is_float else argument("points", (2,), "int32")
-        result = argument("y", made, arithmetic.activation)
-        x = viewed(taken, (window.height, window.width, window.channels), arithmetic.activation)
-        y = viewed(result, (rows, columns, window.channels), arithmetic.activation)
-        source = bordered(window, arithmetic, size, x, points)
+        own = operands(window, arithmetic, (*window.kernel, total), total, given, made)
+        source = bordered(window, arithmetic, size, own.x, own.points)
         with tir.serial(0, rows) as row, tir.serial(0, strips) as number, tir.serial(0, total // lanes) as block:
             sums = local(pixels * lanes, arithmetic.total)
             for pixel in range(pixels):
-                tir.buffer_store(sums, bias[span(block * lanes, lanes)], [span(pixel * lanes, lanes)])
+                tir.buffer_store(sums, own.bias[span(block * lanes, lanes)], [span(pixel * lanes, lanes)])
             for i in range(window.kernel[0]):
                 for j in range(window.kernel[1]):
-                    weights = tir.cast(w[i, j, span(block * lanes, lanes)], wide)
+                    weights = tir.cast(own.w[i, j, span(block * lanes, lanes)], wide)
                     for pixel in range(pixels):
                         column = (number * pixels + pixel) * window.stride[1] + j * window.dilation[1]
                         place = [span(pixel * lanes, lanes)]
@@ -83,21 +65,12 @@ def depthwise(name: str, window: Window, arithmetic: Arithmetic, pixels: int, gi
                                       span(block * lanes, lanes)]
                         tir.buffer_store(sums, _added(sums[place[0]], tir.cast(read, wide), weights, arithmetic), place)
             for pixel in range(pixels):
-                column = number * pixels + pixel
+                column, found = number * pixels + pixel, sums[span(pixel * lanes, lanes)]
                 if columns % pixels == 0:
-                    finish(y, sums, scale, limits, points, (pixel, block, row, column))
+                    finish(own, found, (row, column), block * lanes, window, arithmetic, total)
                 else:
                     with tir.If(column < columns), tir.Then():
-                        finish(y, sums, scale, limits, points, (pixel, block, row, column))
-
-    def finish(y: Any, sums: Any, scale: Any, limits: Any, points: Any, place: tuple[Any, ...]) -> None:
-        pixel, block, row, column = place
-        found, start = sums[span(pixel * lanes, lanes)], block * lanes
-        if scale is None:
-            value = tir.min(tir.max(found, tir.broadcast(limits[0], lanes)), tir.broadcast(limits[1], lanes))
-        else:
-            value = requantised(found, scale[span(start, lanes)], limits[0], limits[1], points[1], arithmetic)
-        store_lanes(y, value, (row, column), start, arithmetic, window.channels, total)
+                        finish(own, found, (row, column), block * lanes, window, arithmetic, total)
 
     return kernel(name, body)
 

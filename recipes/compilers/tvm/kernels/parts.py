@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from recipes.compilers.tvm.kernels.isa import Arithmetic
@@ -131,6 +132,68 @@ def store_lanes(buffer: Any, value: Any, place: Sequence[Any], start: Any, arith
             tir.buffer_store(kept, value, [span(0, lanes)])
             with tir.serial(0, lanes) as lane, tir.If(start + lane < size), tir.Then():
                 tir.buffer_store(buffer, kept[lane], [*place, start + lane])
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """The arguments of a kernel with weights, as it sees them."""
+
+    x: Any
+    """(height, width, channels)."""
+    w: Any
+    bias: Any
+    scale: Any
+    """None in float arithmetic."""
+    limits: Any
+    points: Any
+    """None in float arithmetic."""
+    y: Any
+    """(rows, columns, kernels)."""
+
+
+def operands(window: Window, arithmetic: Arithmetic, weights: Shape, padded: int, given: Shape,
+             made: Shape) -> Operands:
+    """Declare the arguments that `convolution.convolution` describes.
+
+    Args:
+        window: of the operator.
+        arithmetic: of the sums.
+        weights: their shape, as they are packed.
+        padded: output channels in whole vectors.
+        given: shape of the activations.
+        made: shape of the result.
+    """
+    x = argument("x", given, arithmetic.activation)
+    w, bias = argument("w", weights, arithmetic.weight), argument("bias", (padded,), arithmetic.total)
+    scale = None if arithmetic.is_float else argument("scale", (padded,), "float32")
+    limits = argument("limits", (2,), "float32")
+    points = None if arithmetic.is_float else argument("points", (2,), "int32")
+    y = argument("y", made, arithmetic.activation)
+    return Operands(viewed(x, (window.height, window.width, window.channels), arithmetic.activation), w, bias, scale,
+                    limits, points, viewed(y, (window.rows, window.columns, window.kernels), arithmetic.activation))
+
+
+def finish(own: Operands, sums: Any, place: tuple[Any, Any], start: Any, window: Window, arithmetic: Arithmetic,
+           padded: int) -> None:
+    """Write a vector of sums to the result: within limits, as integers requantised.
+
+    Args:
+        own: the kernel's arguments.
+        sums: (lanes,).
+        place: row and column.
+        start: output channel of the first sum.
+        window: of the operator.
+        arithmetic: of the sums.
+        padded: output channels in whole vectors.
+    """
+    from tvm.tirx.script import builder as tir
+
+    lanes, limits = arithmetic.lanes, own.limits
+    if arithmetic.is_float:
+        value = tir.min(tir.max(sums, tir.broadcast(limits[0], lanes)), tir.broadcast(limits[1], lanes))
+    else:
+        value = requantised(sums, own.scale[span(start, lanes)], limits[0], limits[1], own.points[1], arithmetic)
+    store_lanes(own.y, value, place, start, arithmetic, window.kernels, padded)
 
 
 def bordered(window: Window, arithmetic: Arithmetic, size: Shape, x: Any, points: Any) -> Any:
