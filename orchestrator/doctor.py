@@ -98,8 +98,6 @@ def _extra(name: str, needs: Sequence[Requirement]) -> Check:
     wrong = [problem for problem in map(_problem, needs) if problem is not None]
     if wrong:
         return _warning(name, "; ".join(wrong), f"pip install --upgrade '{DISTRIBUTION}[{name}]'")
-    if name == "tvm" and not any(map(shutil.which, ("g++", "gcc", "clang++", "clang", "cc"))):
-        return _warning(name, "no C compiler, which links what TVM makes", "sudo apt-get install g++")
     return _ok(name, ", ".join(f"{needed.name} {_installed(needed.name)}" for needed in needs))
 
 

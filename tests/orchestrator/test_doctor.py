@@ -133,10 +133,3 @@ def test_text_says_what_to_do(tmp_path: Path) -> None:
     assert "error    store: /proc/store" in done.stdout
     assert "-> choose another folder with --store" in done.stdout
     assert os.fspath(tmp_path) not in done.stderr
-
-
-def test_tvm_without_a_c_compiler_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "apache-tvm 0" in checks(tmp_path)["tvm"]["detail"]
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = checks(tmp_path)["tvm"]
-    assert (found["level"], found["remedy"]) == ("warning", "sudo apt-get install g++")

@@ -36,7 +36,7 @@ class TvmCompiler:
     name: str = "tvm"
     runtimes: tuple[str, ...] = ("tvm",)
     converts_with: tuple[str, ...] = ("torch", "apache-tvm", "apache-tvm-ffi")
-    quantises_with: tuple[str, ...] = ("apache-tvm", "apache-tvm-ffi")
+    quantises_with: tuple[str, ...] = ("apache-tvm", "apache-tvm-ffi", "ziglang")
 
     def convert(self, network: Network, example: Mapping[str, Array], positional: bool) -> tuple[bytes, Ports]:
         """See Compiler. Inputs and outputs of the rank that the network convolves are channels last."""

@@ -1,14 +1,15 @@
 """Kernel calls -> the bytes of a shared library, always the same for the same candidate.
 
 A kernel is compiled once for a kind of processor, and its object is a blob: a candidate made of known kernels is only
-linked.
+linked. LLD links, as ziglang's wheel brings it: for every processor, and the same bytes on every machine.
 """
 
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,13 @@ from typing import Any
 from recipes.blobs import BlobStore
 from recipes.compilers.tvm.lower import Lowered
 from recipes.compilers.tvm.target import llvm_target, target_options
-from recipes.errors import ModelError
 from recipes.steps import run_step
 from recipes.target import Target
 from search.errors import InfeasibleCandidate
 
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
-STRIPPED = ["-Wl,-s"]
-"""The linker leaves out what only a debugger reads."""
+_LLD = ("ld.lld", "-shared", "--strip-all", "-z", "noseparate-code")
+"""Without what only a debugger reads; pages of code and data follow each other without gaps."""
 _KERNELS = Path(__file__).parent / "kernels"
 
 
@@ -37,15 +37,11 @@ def library(lowered: Lowered, target: Target, blobs: BlobStore | None = None) ->
 
     Raises:
         InfeasibleCandidate: TVM does not compile it.
-        ModelError: this machine has no C compiler, which links it.
         ValueError: there is no code for such a machine.
     """
     import tvm
     from tvm import relax
-    from tvm.support.cc import get_cc
 
-    if not get_cc():
-        raise ModelError("the compiler tvm links with a C compiler, and there is none here: sudo apt-get install g++")
     machine = llvm_target(target)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -57,8 +53,18 @@ def library(lowered: Lowered, target: Target, blobs: BlobStore | None = None) ->
         except (RuntimeError, ValueError, TypeError) as error:
             raise InfeasibleCandidate(f"TVM does not compile it: {str(error).strip().splitlines()[-1]}") from error
         place = Path(folder) / "model.so"
-        executable.export_library(str(place), addons=[str(file) for file in objects], options=STRIPPED)
+        executable.export_library(str(place), addons=[str(file) for file in objects], fcompile=_link)
         return place.read_bytes()
+
+
+def _link(output: str, objects: Sequence[str], **_: object) -> None:
+    """Link objects to a shared library; TVM's `fcompile`. What they lack, the runtime has."""
+    import ziglang
+
+    zig = Path(str(ziglang.__file__)).parent / "zig"
+    done = subprocess.run([zig, *_LLD, "-o", output, *objects], capture_output=True, text=True)
+    if done.returncode:
+        raise InfeasibleCandidate(f"it cannot be linked: {done.stderr.strip()}")
 
 
 def _object(name: str, make: Callable[[], Any], target: Target, blobs: BlobStore | None) -> bytes:
