@@ -21,9 +21,6 @@ from recipes.bundle.schema import (
     RecipeFacts,
     TargetEntry,
 )
-from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.layers import map_layers
-from recipes.compilers.tflite.quantise import quantiser_recipe
 
 
 def recipe_folder(store: Store, study: str) -> Path:
@@ -38,14 +35,12 @@ def conclude(store: Store, outcome: Outcome) -> Document:
     """
     winner, bench = outcome.verdict.winner, outcome.bench
     place: Path | None = None
-    if winner is not None and winner.report is not None and bench.config.compiler == "tflite":
+    if winner is not None and winner.report is not None:
         built = winner.report.built
-        layers = map_layers(read_graph(store.blobs.path(built.float_model.model)), bench.builder.target)
         place = export_bundle(
             recipe_folder(store, bench.config.study), _facts(outcome, winner), store.blobs,
             artifact=built.artifact.sha256, float_model=built.float_model.model,
-            statistics=built.float_model.statistics,
-            quantiser_recipe=quantiser_recipe(layers, winner.candidate, bench.config.io), overwrite=True)
+            statistics=built.float_model.statistics, overwrite=True)
     document = search_document(outcome, place)
     store.set_document(outcome.study.id, document)
     return document

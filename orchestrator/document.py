@@ -16,9 +16,6 @@ SCHEMA = 1
 Document = dict[str, Any]
 
 
-NO_BUNDLE = "bundles of the compiler tvm are not written yet"
-
-
 def search_document(outcome: Outcome, recipe: Path | None) -> Document:
     """Return the result of a search as a JSON document.
 
@@ -69,8 +66,7 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         "simulated": any(f.measurement is not None and f.measurement.simulated for f in known),
         "interrupted": outcome.interrupted,
         "recipe": str(recipe) if recipe is not None else None,
-        **({} if recipe is not None else {"recipe_absent_because": NO_BUNDLE if outcome.verdict.winner is not None
-                                          and config.compiler == "tvm" else "no candidate could be exported"}),
+        **({} if recipe is not None else {"recipe_absent_because": "no candidate could be exported"}),
     }
 
 

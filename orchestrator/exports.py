@@ -13,10 +13,8 @@ from orchestrator.schemas.strict import SCHEMA
 from orchestrator.store.records import StudyRecord
 from orchestrator.store.store import Store
 from orchestrator.studies import bundle_folder, final_document, why_no_result
-from recipes.bundle.schema import FILES, README, RECIPE, SUMS, BundleError
+from recipes.bundle.schema import EVERY_NAME, RECIPE, BundleError
 from recipes.bundle.whole_folder import whole_folder
-
-_BUNDLE = frozenset({*FILES, RECIPE, README, SUMS})
 
 
 def recipes_document(store: Store) -> RecipesList:
@@ -93,7 +91,7 @@ def _check_free(output: Path, overwrite: bool) -> None:
     if not output.is_dir():
         raise UsageError(f"--output {output}: is a file; a recipe is a folder, choose another name")
     found = sorted(entry.name for entry in output.iterdir())
-    others = [name for name in found if name not in _BUNDLE]
+    others = [name for name in found if name not in EVERY_NAME]
     if others:
         raise UsageError(f"--output {output}: holds files that are no part of a recipe: {', '.join(others[:5])}; "
                          "choose another folder")

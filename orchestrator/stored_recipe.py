@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.document import NO_BUNDLE
 from orchestrator.errors import UsageError
 from orchestrator.pick import Picked
 from orchestrator.provenance import origin_of
@@ -16,11 +15,8 @@ from orchestrator.studies import bundle_folder
 from orchestrator.study_view import StudyView
 from recipes.bundle.document import load_recipe
 from recipes.bundle.export import export_bundle
+from recipes.bundle.formats import FORMATS
 from recipes.bundle.schema import SCHEMA, CandidateEntry, Latency, Measured, PortEntry, Recipe, RecipeFacts
-from recipes.compilers.tflite.compiler import quantised_ports
-from recipes.compilers.tflite.graph import read_graph
-from recipes.compilers.tflite.layers import map_layers
-from recipes.compilers.tflite.quantise import quantiser_recipe
 from search.candidate import Candidate
 
 
@@ -34,8 +30,6 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
         BundleError: the folder is taken, a blob is missing, or writing failed.
     """
     record, trial = view.record, found.point.trial
-    if found.config.compiler == "tvm":
-        raise UsageError(f"study {record.name!r}: {NO_BUNDLE}; leave --output out to see the candidate")
     folder = bundle_folder(store, record.name)
     if folder is None:
         raise UsageError(f"study {record.name!r} has no recipe of its own yet, from which target and tools would be "
@@ -48,8 +42,7 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
     origin = origin_of(store, record, artifact) or _older_origin(store, view, own, candidate)
     ports = own.to_ports()
     if own.io == "int8":
-        ports = quantised_ports(ports, store.blobs.path(artifact).read_bytes())
-    layers = map_layers(read_graph(store.blobs.path(origin["float_model"])), own.target.to_target())
+        ports = FORMATS[own.compiler].compiler.quantised_ports(ports, store.blobs.path(artifact).read_bytes())
     facts = RecipeFacts.model_validate({
         "schema": SCHEMA, "study": record.name, "created": datetime.now(UTC), "seed": own.seed,
         "compiler": own.compiler, "io": own.io, "target": own.target, "candidate": CandidateEntry.of(candidate),
@@ -58,14 +51,14 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
         "outputs": tuple(PortEntry.of(p) for p in ports.outputs),
         "measured": (_measured(store, found),), "accuracy": _accuracy(found)})
     return export_bundle(output, facts, store.blobs, artifact=artifact, float_model=origin["float_model"],
-                         statistics=origin["statistics"], quantiser_recipe=quantiser_recipe(layers, candidate, own.io),
-                         overwrite=overwrite)
+                         statistics=origin["statistics"], overwrite=overwrite)
 
 
 def _older_origin(store: Store, view: StudyView, own: Recipe, candidate: Candidate) -> Mapping[str, str]:
     """Return the same for a study from before every artifact's origin was kept. Raises UsageError."""
     if candidate.widths == own.to_candidate().widths and candidate.recovery == own.to_candidate().recovery:
-        return {"float_model": own.files["float.tflite"].sha256, "statistics": own.files["calibration.json"].sha256}
+        return {"float_model": own.files[own.kept.float_model].sha256,
+                "statistics": own.files["calibration.json"].sha256}
     prepared = next((step.outputs for step in reversed(store.steps(view.record.id)) if step.name == "prepare"), None)
     if candidate.widths or prepared is None:
         raise UsageError(f"study {view.record.name!r} was made by a version of orchestrator that kept the float models "

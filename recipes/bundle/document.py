@@ -49,13 +49,14 @@ def load_recipe(folder: Path) -> Recipe:
     if isinstance(version, int) and version > SCHEMA:
         raise BundleError(f"schema {version} is newer than this program reads (up to {SCHEMA})", path,
                           "upgrade hil-orchestrator here")
-    if version not in (1, 2, SCHEMA) or isinstance(version, bool):
-        raise BundleError(f"schema: expected 1, 2 or {SCHEMA}, got {version!r}" if "schema" in data
+    if version not in range(1, SCHEMA + 1) or not isinstance(version, int) or isinstance(version, bool):
+        raise BundleError(f"schema: expected 1 to {SCHEMA}, got {version!r}" if "schema" in data
                           else "the key 'schema' is missing", path, DAMAGED)
     if version == 1:
         data = _upgraded(data, path, 2, {"widths": {}, "recovery": Recovery.NONE.value}, {"prune_criterion": None})
-    if version in (1, 2):
-        data = _upgraded(data, path, SCHEMA, {name: first.value for name, first in FOR_ALL.items()}, {})
+    if version < 3:
+        data = _upgraded(data, path, 3, {name: first.value for name, first in FOR_ALL.items()}, {})
+    data = {**data, "schema": SCHEMA}
     try:
         return Recipe.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:

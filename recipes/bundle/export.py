@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 from recipes.blobs import BlobMissing, BlobStore
 from recipes.bundle.document import recipe_text
+from recipes.bundle.formats import FORMATS
 from recipes.bundle.readme import readme
 from recipes.bundle.schema import (
-    FILES,
-    FLOAT_MODEL,
-    MODEL,
+    EVERY_NAME,
     README,
     RECIPE,
-    RULES,
     STATISTICS,
     SUMS,
     BundleError,
@@ -30,7 +26,7 @@ from recipes.bundle.whole_folder import whole_folder
 
 
 def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, artifact: str, float_model: str,
-                  statistics: str, quantiser_recipe: list[dict[str, Any]], overwrite: bool = False) -> Path:
+                  statistics: str, overwrite: bool = False) -> Path:
     """Write a bundle to `destination`: whole, or not at all.
 
     Args:
@@ -40,7 +36,6 @@ def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, a
         artifact: blob of the artifact.
         float_model: blob of the float model.
         statistics: blob of the calibration statistics.
-        quantiser_recipe: the rules of `recipes.compilers.tflite.quantise.quantiser_recipe`.
         overwrite: replace a bundle that is there. Other files are never removed.
 
     Returns:
@@ -53,9 +48,10 @@ def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, a
     destination = destination.resolve()
     try:
         _check_free(destination, overwrite)
+        network = _blob(blobs, float_model, destination)
         content: dict[FileName, bytes] = {
-            MODEL: _blob(blobs, artifact, destination), FLOAT_MODEL: _blob(blobs, float_model, destination),
-            STATISTICS: _blob(blobs, statistics, destination), RULES: rules_text(quantiser_recipe)}
+            recipe.kept.model: _blob(blobs, artifact, destination), recipe.kept.float_model: network,
+            STATISTICS: _blob(blobs, statistics, destination), **FORMATS[recipe.compiler].others(recipe, network)}
         with whole_folder(destination) as folder:
             for name, data in _all_files(recipe, content).items():
                 (folder / name).write_bytes(data)
@@ -65,13 +61,8 @@ def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, a
     return destination
 
 
-def rules_text(rules: list[dict[str, Any]]) -> bytes:
-    """Return the quantiser's rules as the bytes of quantizer_recipe.json."""
-    return (json.dumps(rules, indent=1) + "\n").encode()
-
-
 def _all_files(facts: RecipeFacts, content: dict[FileName, bytes]) -> dict[str, bytes]:
-    """Add what describes the four files: recipe.yaml, README.md, SHA256SUMS."""
+    """Add what describes the files: recipe.yaml, README.md, SHA256SUMS."""
     recipe = Recipe.of(facts, {name: FileFacts(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
                                for name, data in content.items()})
     files: dict[str, bytes] = {str(name): data for name, data in content.items()}
@@ -86,7 +77,7 @@ def _check_free(destination: Path, overwrite: bool) -> None:
     if not destination.is_dir():
         raise PlaceTaken("is a file; a bundle is a folder", destination, "choose another name")
     found = sorted(entry.name for entry in destination.iterdir())
-    others = [name for name in found if name not in (*FILES, RECIPE, README, SUMS)]
+    others = [name for name in found if name not in EVERY_NAME]
     if found and not overwrite:
         raise PlaceTaken("the folder is not empty", destination, "choose another, or replace the bundle (--overwrite)")
     if others:

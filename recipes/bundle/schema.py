@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -15,16 +16,37 @@ from recipes.target import Target
 from search.candidate import Candidate, Recovery
 from search.space import Calibration, Clipping, LayerConfig
 
-SCHEMA = 3
-MODEL: Final = "model.tflite"
-FLOAT_MODEL: Final = "float.tflite"
+SCHEMA = 4
 STATISTICS: Final = "calibration.json"
 RULES: Final = "quantizer_recipe.json"
 RECIPE: Final = "recipe.yaml"
 README: Final = "README.md"
 SUMS: Final = "SHA256SUMS"
-FileName = Literal["model.tflite", "float.tflite", "calibration.json", "quantizer_recipe.json"]
-FILES: tuple[FileName, ...] = get_args(FileName)
+FileName = Literal["model.tflite", "float.tflite", "model.so", "float.json", "calibration.json",
+                   "quantizer_recipe.json"]
+EVERY_NAME: frozenset[str] = frozenset({*get_args(FileName), RECIPE, README, SUMS})
+"""What may lie in a bundle, whichever compiler made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a bundle of one compiler holds, beside what describes it."""
+
+    model: FileName
+    """The artifact."""
+    float_model: FileName
+    others: tuple[FileName, ...] = ()
+    """What its tools need to rebuild the artifact without this program."""
+
+    @property
+    def names(self) -> tuple[FileName, ...]:
+        """All of them."""
+        return (self.model, self.float_model, STATISTICS, *self.others)
+
+
+FILES: Mapping[str, Files] = MappingProxyType({
+    "tflite": Files("model.tflite", "float.tflite", (RULES,)), "tvm": Files("model.so", "float.json")})
+"""Compiler -> what its bundles hold."""
 
 
 class BundleError(Exception):
@@ -70,7 +92,7 @@ class TargetEntry(_Strict):
 
     machine: Text
     """As `uname -m` prints it."""
-    runtime: Literal["litert", "tflite-runtime"]
+    runtime: Literal["litert", "tflite-runtime", "tvm"]
     runtime_version: Text
     cpu_features: tuple[str, ...]
     """Sorted flags of /proc/cpuinfo."""
@@ -199,7 +221,7 @@ class FileFacts(_Strict):
 class RecipeFacts(_Strict):
     """All of a recipe but its files, which the export describes."""
 
-    schema_version: Literal[3] = Field(default=3, alias="schema")
+    schema_version: Literal[4] = Field(default=4, alias="schema")
     """Version of this format. A reader refuses a newer one."""
     study: Text
     """The study that found the candidate."""
@@ -207,7 +229,7 @@ class RecipeFacts(_Strict):
     """UTC."""
     seed: Annotated[int, Field(ge=0)]
     """Of the proposer."""
-    compiler: Literal["tflite"]
+    compiler: Literal["tflite", "tvm"]
     io: Literal["float", "int8"]
     """Type of the artifact's inputs and outputs."""
     target: TargetEntry
@@ -224,6 +246,11 @@ class RecipeFacts(_Strict):
     """Latency of this very artifact, board by board."""
     accuracy: dict[str, dict[str, float]]
     """Split -> metric -> value of this very artifact; higher is better."""
+
+    @property
+    def kept(self) -> Files:
+        """What the bundle holds."""
+        return FILES[self.compiler]
 
     @model_validator(mode="after")
     def _check_candidate(self) -> Self:
@@ -248,8 +275,16 @@ class RecipeFacts(_Strict):
 class Recipe(RecipeFacts):
     """The whole of recipe.yaml."""
 
-    files: Annotated[dict[FileName, FileFacts], Field(min_length=len(FILES))]
+    files: dict[FileName, FileFacts]
     """File name -> size and digest. Last in the file, so that no cut-off file passes for a whole one."""
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        names = FILES[self.compiler].names
+        if set(self.files) != set(names):
+            raise ValueError(f"files: a bundle of the compiler {self.compiler} has {', '.join(names)}, the file names "
+                             f"{', '.join(self.files) or 'none'}")
+        return self
 
     @classmethod
     def of(cls, facts: RecipeFacts, files: dict[FileName, FileFacts]) -> Self:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from orchestrator.schemas.files import schema_of
 from tests.orchestrator.made import run
@@ -38,14 +42,28 @@ def test_the_document_says_what_was_measured(searched: tuple[Path, Any]) -> None
     assert 1e-6 < winner["latency_s"]["median"] < 0.1
 
 
-def test_there_is_no_recipe_and_it_is_said(searched: tuple[Path, Any]) -> None:
+def test_the_recipe_is_exported_verified_and_runs_by_its_readme(searched: tuple[Path, Any]) -> None:
     folder, document = searched
-    assert document["recipe"] is None
-    assert document["recipe_absent_because"] == "bundles of the compiler tvm are not written yet"
-    done = run("recipes", "export", "--study", "tvm", "--output", folder / "out", "--store", folder / "store",
-               cwd=folder, timeout_s=LIMIT_S)
-    assert (done.returncode, (folder / "out").exists()) == (2, False)
-    assert "bundles of the compiler tvm are not written yet" in done.stderr
+    out = folder / "out"
+    done = run("recipes", "export", "--study", "tvm", "--output", out, "--store", folder / "store", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert (out / "model.so").stat().st_size == document["winner"]["size_bytes"]
+    verified = run("recipes", "verify", out, "--format", "json", cwd=folder, timeout_s=LIMIT_S)
+    assert (verified.returncode, json.loads(verified.stdout)["ok"]) == (0, True)
+    code = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)[0]
+    ran = subprocess.run([sys.executable, "-I", "-c", code], cwd=out, capture_output=True, text=True, timeout=LIMIT_S)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("[[")
+
+
+def test_another_candidate_is_picked_with_its_recipe(searched: tuple[Path, Any]) -> None:
+    folder, document = searched
+    done = run("studies", "pick", "tvm", "--max-drop", "100", "--output", folder / "picked", "--store",
+               folder / "store", "--format", "json", cwd=folder, timeout_s=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((folder / "picked" / "recipe.yaml").read_text())["compiler"] == document["compiler"]
+    verified = run("recipes", "verify", folder / "picked", cwd=folder, timeout_s=LIMIT_S)
+    assert verified.returncode == 0, verified.stdout
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -32,7 +32,9 @@ from recipes.blobs import BlobStore
 from recipes.bundle.document import load_recipe, recipe_text
 from recipes.bundle.export import export_bundle
 from recipes.bundle.schema import (
-    FILES,
+    FILES as KEPT,
+)
+from recipes.bundle.schema import (
     BundleError,
     CandidateEntry,
     DataEntry,
@@ -45,13 +47,17 @@ from recipes.bundle.schema import (
     TargetEntry,
     recipe_schema,
 )
-from recipes.bundle.verify import MODEL_FROM_CANDIDATE, MODEL_FROM_RULES, RULES_FROM_CANDIDATE, verify_bundle
+from recipes.bundle.verify import verify_bundle
 from recipes.ports import Ports
 from recipes.target import Target
 from search.candidate import Candidate, Recovery
 from search.space import Calibration, Clipping, LayerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
+FILES = KEPT["tflite"].names
+MODEL_FROM_CANDIDATE = "candidate -> model.tflite"
+MODEL_FROM_RULES = "quantizer_recipe.json -> model.tflite"
+RULES_FROM_CANDIDATE = "candidate -> quantizer_recipe.json"
 EVERY_FILE = (*FILES, "recipe.yaml", "README.md", "SHA256SUMS")
 REBUILDS = {RULES_FROM_CANDIDATE, MODEL_FROM_CANDIDATE, MODEL_FROM_RULES}
 CASES = ("mixed", "int8", "transformer", "pair", "float32", "clipped")
@@ -74,7 +80,7 @@ class Case:
         """Store the files; return the arguments of `export_bundle`."""
         return {"artifact": blobs.put_bytes(self.model).sha256,
                 "float_model": blobs.put_bytes(self.float_model).sha256,
-                "statistics": blobs.put_bytes(self.statistics).sha256, "quantiser_recipe": self.rules}
+                "statistics": blobs.put_bytes(self.statistics).sha256}
 
 
 def make_cases() -> dict[str, Case]:
@@ -458,7 +464,7 @@ class TestWithoutThisProgram:
 
     def test_the_readme_says_where_the_figures_come_from(self, cases: dict[str, Case], blobs: BlobStore,
                                                          tmp_path: Path) -> None:
-        case = cases["mixed"]
+        case = cases["int8"]
         facts = facts_of(case, target=TargetEntry.of(Target("armv7l", "tflite-runtime", "2.14.0")),
                          candidate=CandidateEntry.of(replace(case.candidate, threads=3)))
         simulated = facts.measured[0].model_copy(update={"simulated": True})
@@ -505,12 +511,12 @@ class TestDocument:
         assert load_recipe(tmp_path / "cut") == load_recipe(bundle)
 
     @pytest.mark.parametrize(("old", "new", "message"), [
-        ("schema: 3", "schema: 4", r"schema 4 is newer than this program reads \(up to 3\); upgrade hil-orchestrator"),
-        ("schema: 3", "schema: 0", "schema: expected 1, 2 or 3, got 0"),
-        ("schema: 3", "schema: true", "schema: expected 1, 2 or 3, got True"),
-        ("schema: 3\n", "", "the key 'schema' is missing"),
-        ("schema: 3", "schema: 2", r"candidate\.calibration, candidate\.clipping: unknown key in schema 2"),
-        ("schema: 3", "schema: 1", r"candidate\.widths, candidate\.recovery, prune_criterion: unknown key in schema 1"),
+        ("schema: 4", "schema: 5", r"schema 5 is newer than this program reads \(up to 4\); upgrade hil-orchestrator"),
+        ("schema: 4", "schema: 0", "schema: expected 1 to 4, got 0"),
+        ("schema: 4", "schema: true", "schema: expected 1 to 4, got True"),
+        ("schema: 4\n", "", "the key 'schema' is missing"),
+        ("schema: 4", "schema: 2", r"candidate\.calibration, candidate\.clipping: unknown key in schema 2"),
+        ("schema: 4", "schema: 1", r"candidate\.widths, candidate\.recovery, prune_criterion: unknown key in schema 1"),
         ("  calibration: min_max", "  calibration: kl", "candidate.calibration: input should be 'min_max', 'perc"),
         ("  clipping: none", "  clipping: octav", r"candidate\.id: the rest of it gives .* changed by hand"),
         ("  recovery: none", "  recovery: magic", "candidate.recovery: input should be 'none' or 'reconstruct', got"),
@@ -527,14 +533,15 @@ class TestDocument:
         ("top1: 0.914", "top1: .nan", r"accuracy\.validation\.top1: .*finite"),
         ("budget_s: 0.01", "budget_s: soon", "budget_s: .*valid number, got 'soon'"),
         ("12:30:00Z", "12:30:00", "created: .*timezone"),
-        ("compiler: tflite", "compiler: magic", "compiler: input should be 'tflite', got 'magic'"),
+        ("compiler: tflite", "compiler: magic", "compiler: input should be 'tflite' or 'tvm', got 'magic'"),
         ("calibration: b", "calibration: x", r"data\.sha256\.calibration: .*pattern"),
         ("  calibration.json:", "  other.json:", r"files\.other\.json: input should be 'model\.tflite'"),
+        ("  calibration.json:", "  model.so:", "files: a bundle of the compiler tflite has model.tflite, "),
         ("  threads: 1", "  threads: 2", r"candidate\.id: the rest of it gives .* changed by hand"),
         ("static_w8a8", "static_w9a8", r"candidate\.layers\..*: no layer configuration is called 'static_w9a8'"),
-        ("schema: 3", "schema: 3\n2026-01-01: x", "not plain keys and values"),
-        ("schema: 3", "schema: [3", "not valid YAML"),
-        ("schema: 3", "\x00", "not valid YAML"),
+        ("schema: 4", "schema: 4\n2026-01-01: x", "not plain keys and values"),
+        ("schema: 4", "schema: [4", "not valid YAML"),
+        ("schema: 4", "\x00", "not valid YAML"),
     ])
     def test_says_what_is_wrong(self, bundle: Path, old: str, new: str, message: str) -> None:
         path = bundle / "recipe.yaml"
@@ -551,6 +558,7 @@ class TestDocument:
         (1, ("  widths: {}\n", "  recovery: none\n", "prune_criterion: null\n", "  calibration: min_max\n",
              "  clipping: none\n")),
         (2, ("  calibration: min_max\n", "  clipping: none\n")),
+        (3, ()),
     ])
     def test_a_bundle_of_an_earlier_schema_is_read_and_verified(self, bundle: Path, schema: int,
                                                                 unknown: tuple[str, ...]) -> None:
@@ -560,7 +568,7 @@ class TestDocument:
             assert text.count(new) == 1
             text = text.replace(new, "")
         written = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.write_text(text.replace("schema: 3", f"schema: {schema}", 1))
+        path.write_text(text.replace("schema: 4", f"schema: {schema}", 1))
         sums.write_text(sums.read_text().replace(written, hashlib.sha256(path.read_bytes()).hexdigest()))
         assert load_recipe(bundle) == now
         assert failed(bundle) == set()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from recipes.target import Target
 
-X86_FLAGS = ("sse4_1", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
-             "avx512_vnni")
-"""Flags of /proc/cpuinfo that code is made for, where the board has them."""
-ARM_FLAGS = {"asimddp": "dotprod", "asimdhp": "fullfp16", "i8mm": "i8mm"}
-"""Flag of /proc/cpuinfo -> LLVM's name."""
+FLAGS: Mapping[str, Mapping[str, str]] = {
+    "x86_64": {"sse4_1": "sse4.1", **{name: name for name in (
+        "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")},
+        "avx512_vnni": "avx512vnni"},
+    "aarch64": {"asimddp": "dotprod", "asimdhp": "fullfp16", "i8mm": "i8mm"}}
+"""Machine -> flag of /proc/cpuinfo that code is made for, where the board has it -> LLVM's name."""
 
 
 def llvm_target(target: Target) -> Any:
@@ -25,13 +27,18 @@ def target_options(target: Target) -> dict[str, object]:
 
     Raises ValueError for a machine that has none.
     """
-    has = set(target.cpu_features)
+    names = [FLAGS[target.machine][flag] for flag in features(target)]
     if target.machine == "x86_64":
-        names = [flag.replace("sse4_1", "sse4.1").replace("avx512_vnni", "avx512vnni") for flag in X86_FLAGS
-                 if flag in has]
         return {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "x86-64",
                 "mattr": [f"+{name}" for name in names]}
-    if target.machine == "aarch64":
-        names = [name for flag, name in ARM_FLAGS.items() if flag in has]
-        return {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon", *(f"+{name}" for name in names)]}
-    raise ValueError(f"the compiler tvm makes code for x86_64 and aarch64, not for {target.machine}")
+    return {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon", *(f"+{name}" for name in names)]}
+
+
+def features(target: Target) -> tuple[str, ...]:
+    """Return what code for a machine uses of its processor: flags of /proc/cpuinfo.
+
+    Raises ValueError for a machine that no code is made for.
+    """
+    if target.machine not in FLAGS:
+        raise ValueError(f"the compiler tvm makes code for x86_64 and aarch64, not for {target.machine}")
+    return tuple(flag for flag in FLAGS[target.machine] if flag in target.cpu_features)
