@@ -10,7 +10,7 @@ from typing import Literal
 from device_farm.board_entry import BoardEntry
 from device_farm.errors import FarmError, SetupFailed
 from device_farm.probe import Probe, probe_board
-from device_farm.runtime import plan_runtime
+from device_farm.runtime import RuntimePlan, plan_runtime
 from device_farm.setup import runtime_folder, verify_runtime
 from device_farm.transport import Transport
 
@@ -55,10 +55,10 @@ def check_board(
     """Look at a board without changing it; every failure is a finding."""
     try:
         probe = probe_board(transport, entry, clock=clock)
-        runtime = _runtime(transport, entry, probe)
+        runtimes = (_runtime(transport, entry, probe), *_tvm(transport, entry, probe))
     except FarmError as error:
         return (Finding("missing", "connection", str(error)),)
-    return (Finding("ok", "connection", transport.address), *judge(probe), runtime)
+    return (Finding("ok", "connection", transport.address), *judge(probe), *runtimes)
 
 
 def judge(probe: Probe) -> tuple[Finding, ...]:
@@ -85,6 +85,21 @@ def _runtime(transport: Transport, entry: BoardEntry, probe: Probe) -> Finding:
     remedy = f"orchestrator devices setup {entry.name}"
     if probe.python is None or plan.folder_name not in probe.python.runtimes:
         return Finding("missing", "runtime", f"{plan.folder_name} is not installed", remedy)
+    return _verified(transport, entry, probe, plan, remedy)
+
+
+def _tvm(transport: Transport, entry: BoardEntry, probe: Probe) -> tuple[Finding, ...]:
+    """Look at TVM's runtime where there is one: no board needs it."""
+    try:
+        plan = plan_runtime(probe, None, ("tvm",))
+    except SetupFailed:
+        return ()
+    if probe.python is None or plan.folder_name not in probe.python.runtimes:
+        return ()
+    return (_verified(transport, entry, probe, plan, f"orchestrator devices setup {entry.name} --compiler tvm"),)
+
+
+def _verified(transport: Transport, entry: BoardEntry, probe: Probe, plan: RuntimePlan, remedy: str) -> Finding:
     try:
         found = verify_runtime(transport, entry, runtime_folder(probe.root, plan), plan)
     except SetupFailed as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from device_farm.board_entry import RuntimeSpec
@@ -24,7 +25,9 @@ class Runtime:
     wheel_glibc: tuple[int, int]
     """The newest glibc that its wheels' tags name; tflite-runtime's tags ask for more than it needs."""
     numpy: str
-    """Requirement for the one other package that its interpreter imports."""
+    """Requirement: its interpreter imports it."""
+    others: tuple[str, ...] = ()
+    """Requirements for what else it imports, with wheels of the same tags."""
 
 
 RUNTIMES = (
@@ -52,8 +55,23 @@ RUNTIMES = (
         wheel_glibc=(2, 34),
         numpy="numpy<2",
     ),
+    Runtime(
+        name="tvm",
+        version="0.26.0",
+        package="apache-tvm",
+        module="tvm.runtime.vm",
+        machines=("aarch64", "x86_64"),
+        oldest_python=(3, 10),
+        newest_python=(3, 14),
+        oldest_glibc=(2, 28),
+        wheel_glibc=(2, 28),
+        numpy="numpy>=1.23.2",
+        others=("apache-tvm-ffi==0.1.13.post3", "typing-extensions>=4.12"),
+    ),
 )
 """Best first."""
+TFLITE = ("litert", "tflite-runtime")
+"""Those that execute a .tflite file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +101,34 @@ class RuntimePlan:
         return self.machine == "armv7l"
 
 
-def plan_runtime(probe: Probe, wanted: RuntimeSpec | None = None) -> RuntimePlan:
+def plan_runtime(probe: Probe, wanted: RuntimeSpec | None = None, names: Sequence[str] = TFLITE) -> RuntimePlan:
     """Choose the runtime for a board: the wanted one, else the best that it can execute.
+
+    Args:
+        probe: what the board said of itself.
+        wanted: by the inventory; it counts where it is one of `names`.
+        names: the runtimes that would do.
 
     Raises:
         SetupFailed: It can execute none; the message says why, for each.
     """
     if probe.python is None:
         raise SetupFailed("no Python on the board: sudo apt-get install python3, or set 'python' in the inventory")
-    return choose_runtime(probe.machine, probe.python, probe.glibc, wanted)
+    return choose_runtime(probe.machine, probe.python, probe.glibc, wanted, names)
 
 
 def choose_runtime(
-    machine: str, python: PythonProbe, glibc: tuple[int, int] | None, wanted: RuntimeSpec | None = None
+    machine: str,
+    python: PythonProbe,
+    glibc: tuple[int, int] | None,
+    wanted: RuntimeSpec | None = None,
+    names: Sequence[str] = TFLITE,
 ) -> RuntimePlan:
     """Choose the runtime for a machine. Raises SetupFailed."""
     if glibc is None:
         raise SetupFailed("its C library is not glibc: the runtimes need it (Debian, Ubuntu, Raspberry Pi OS)")
-    candidates = [runtime for runtime in RUNTIMES if wanted is None or runtime.name == wanted.name]
+    wanted = wanted if wanted is not None and wanted.name in names else None
+    candidates = [runtime for runtime in RUNTIMES if runtime.name in ((wanted.name,) if wanted else names)]
     reasons = []
     for runtime in candidates:
         reason = _unsuitable(runtime, machine, python, glibc)

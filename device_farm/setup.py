@@ -8,7 +8,7 @@ import secrets
 import struct
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,7 +16,7 @@ from filelock import FileLock
 from device_farm.board_entry import RUNTIME_NAMES, BoardEntry, RuntimeSpec
 from device_farm.errors import SetupFailed
 from device_farm.probe import Probe, PythonProbe, probe_board, read_glibc
-from device_farm.runtime import RuntimePlan, choose_runtime, plan_runtime
+from device_farm.runtime import TFLITE, RuntimePlan, choose_runtime, plan_runtime
 from device_farm.transport import Transport
 from device_farm.wheels import archive, fetch
 
@@ -73,15 +73,20 @@ def runtime_folder(root: str, plan: RuntimePlan) -> str:
 
 
 def setup_runtime(
-    transport: Transport, entry: BoardEntry, cache: Path, progress: Callable[[str], None] = lambda _: None
+    transport: Transport,
+    entry: BoardEntry,
+    cache: Path,
+    progress: Callable[[str], None] = lambda _: None,
+    names: Sequence[str] = TFLITE,
 ) -> str:
-    """Install the board's runtime unless it is there and runs; the board needs no internet.
+    """Install one of some runtimes unless it is there and runs; the board needs no internet.
 
     Args:
         transport: The way to the board.
         entry: Its inventory entry: root folder, Python, wanted runtime.
         cache: A folder on the host for what is fetched.
         progress: Told each step in words.
+        names: The runtimes that would do.
 
     Returns:
         The folder on the board, for PYTHONPATH.
@@ -91,7 +96,7 @@ def setup_runtime(
         FarmError: The board failed.
     """
     probe = probe_board(transport, entry)
-    plan = plan_runtime(probe, entry.runtime)
+    plan = plan_runtime(probe, entry.runtime, names)
     folder = runtime_folder(probe.root, plan)
     if _has(probe, plan):
         try:

@@ -117,14 +117,15 @@ def check_device(inventory: Inventory, name: str, store_folder: Path) -> DeviceC
     }
 
 
-def setup_device(inventory: Inventory, name: str, store_folder: Path, progress: Callable[[str], None]) -> DeviceSetUp:
-    """Install the runtime on a board; what is fetched stays in the store's folder.
+def setup_device(inventory: Inventory, name: str, store_folder: Path, progress: Callable[[str], None],
+                 compiler: str = "tflite") -> DeviceSetUp:
+    """Install the runtime of a compiler's artifacts on a board; what is fetched stays in the store's folder.
 
     Raises:
         UsageError, InventoryError: There is no such board.
         FarmError: The board is not reached, or no runtime can be installed there.
     """
-    entry = named(inventory, name)
+    entry, runtimes = named(inventory, name), wiring.COMPILERS[compiler].runtimes
     steps: list[str] = []
 
     def step(text: str) -> None:
@@ -135,11 +136,11 @@ def setup_device(inventory: Inventory, name: str, store_folder: Path, progress: 
     if entry.transport == "ssh":
         transport = wiring.transport_of(entry)
         try:
-            folder = setup_runtime(transport, entry, store_folder, step)
+            folder = setup_runtime(transport, entry, store_folder, step, runtimes)
         finally:
             transport.close()
     else:
-        folder = wiring.host_runtime_place("litert", store_folder).folder
+        folder = wiring.host_runtime_place(runtimes[0], store_folder).folder
         step("this program's environment has the runtime: nothing to do" if folder is None else f"it is in {folder}")
     return {"schema": SCHEMA, "device": entry.name, "folder": folder, "steps": steps}
 

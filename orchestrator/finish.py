@@ -164,8 +164,8 @@ def evaluate_on_test(bench: Workbench, loop: Loop, entries: Sequence[Found]) -> 
     for entry in entries:
         rebuild(loop, entry)
         if entry.report is not None and bench.evaluator.board_examples is None:
-            built = entry.report.built
-            task = loop.pool.submit(evaluate, loop.evaluator, built.artifact, built.ports, "test")
+            report = entry.report
+            task = loop.pool.submit(evaluate, loop.evaluator, report.on_host, report.built.ports, "test")
             waiting[entry.candidate.id] = (entry, task)
     found: dict[str, dict[str, float]] = {}
     for entry in entries:

@@ -45,9 +45,9 @@ def connector(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Comp
         UsageError: at once, when such a board has no runtime for the compiler.
         FarmError: from the returned function, when the board is not reached or not set up.
     """
-    if compiler.name == "tvm" and entry.transport != "local":
-        raise UsageError(f"--compiler tvm: board {entry.name!r} is reached by {entry.transport!r}, and TVM's runtime "
-                         "is not brought to boards yet; use --device local, or --compiler tflite")
+    if compiler.name == "tvm" and entry.transport == "sim":
+        raise UsageError("--compiler tvm: the simulated board knows LiteRT's times alone; use a real board, or "
+                         "--compiler tflite")
     return lambda: _TRANSPORTS[entry.transport](entry, store_folder, agent, compiler)
 
 
@@ -67,10 +67,11 @@ def _ssh(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler)
     transport = SSHTransport(entry)
     try:
         probe = probe_board(transport, entry)
-        plan = plan_runtime(probe, entry.runtime)
+        plan = plan_runtime(probe, entry.runtime, compiler.runtimes)
         if probe.python is None or plan.folder_name not in probe.python.runtimes:
+            option = "" if compiler.name == "tflite" else f" --compiler {compiler.name}"
             raise AgentMismatch(f"{entry.name} has no runtime {plan.folder_name} in {probe.root}; install it with "
-                                f"'orchestrator devices setup {entry.name}'")
+                                f"'orchestrator devices setup {entry.name}{option}'")
         place = RuntimePlace(plan.runtime.name, entry.python, runtime_folder(probe.root, plan))
         lock = entry.lock_file or (f"{probe.root}/lock" if entry.shares_host == "allowed" else None)
         return AgentRunner(transport, root=probe.root, runtime=place, agent=agent, board=entry.name, kind=entry.kind,

@@ -144,7 +144,7 @@ def _check_conversion(pool: HostPool, prepared: Prepared, layers: LayerMap, buil
     """
     reference = prepared.reference
     float32 = Candidate.of(layers.space, {layer.name: FLOAT32 for layer in layers.space.layers})
-    artifact = _ran(pool.submit(build, replace(builder, io="float"), float32), model).artifact
+    artifact = _ran(pool.submit(build, replace(builder.here(), io="float"), float32), model).artifact
     if reference is None:
         _ran(pool.submit(evaluate, evaluator, artifact, prepared.ports, "validation"), model)
         return

@@ -69,11 +69,13 @@ class HostReport:
     """What the host found out about one candidate."""
 
     built: Built
+    on_host: Artifact
+    """The same candidate for this machine: the board's own artifact where both execute it."""
     score: Score
     """Without metrics where accuracy is evaluated on the board."""
     golden_inputs: Path
     golden_outputs: tuple[Array, ...]
-    """What the artifact computes on the host, before decoding: one array (EXAMPLES, ...) per output."""
+    """What it computes on the host, before decoding: one array (EXAMPLES, ...) per output."""
     build_s: float
     evaluate_s: float
 
@@ -84,9 +86,11 @@ def build_and_evaluate(builder: BuildInputs, inputs: EvaluationInputs, candidate
     started = time.perf_counter()
     built = build(builder, candidate)
     done = time.perf_counter()
-    golden, outputs = _golden(inputs, built)
-    found = Score({}, 0) if inputs.board_examples else evaluate(inputs, built.artifact, built.ports, split)
-    return HostReport(built, found, golden, outputs, done - started, time.perf_counter() - done)
+    here = builder.here()
+    on_host = built.artifact if here.target == builder.target else build(here, candidate).artifact
+    golden, outputs = _golden(inputs, on_host, built.ports)
+    found = Score({}, 0) if inputs.board_examples else evaluate(inputs, on_host, built.ports, split)
+    return HostReport(built, on_host, found, golden, outputs, done - started, time.perf_counter() - done)
 
 
 def evaluate(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, split: str) -> Score:
@@ -149,7 +153,7 @@ def evaluate_recovered(builder: BuildInputs, inputs: EvaluationInputs, widths: t
 def keep_outputs(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candidate, split: str,
                  limit: int | None = None) -> Path:
     """Keep a candidate's outputs on a split as a blob (.npz `o0`, ...). Raises InfeasibleCandidate."""
-    built = build(builder, candidate)
+    built = build(builder.here(), candidate)
     outputs = run_reference(inputs, built.artifact, built.ports, split, limit)
     path = _scratch() / "kept_outputs.npz"
     tensors: dict[str, Any] = {f"o{i}": array for i, array in enumerate(outputs)}
@@ -162,7 +166,7 @@ def divergence(builder: BuildInputs, inputs: EvaluationInputs, candidate: Candid
 
     See search.HostOracle. `reference` is what `keep_outputs` wrote. Raises InfeasibleCandidate.
     """
-    built = build(builder, candidate)
+    built = build(builder.here(), candidate)
     found = run_reference(inputs, built.artifact, built.ports, "calibration", ESTIMATED)
     pairs = zip(arrays_of(reference), found, strict=True)
     return float(np.mean([output_divergence(expected, outputs) for expected, outputs in pairs]))
@@ -197,16 +201,16 @@ def run_reference(inputs: EvaluationInputs, artifact: Artifact, ports: Ports, sp
         return ports.decode({name: arrays[name] for name in arrays.files})
 
 
-def _golden(inputs: EvaluationInputs, built: Built) -> tuple[Path, tuple[Array, ...]]:
+def _golden(inputs: EvaluationInputs, artifact: Artifact, ports: Ports) -> tuple[Path, tuple[Array, ...]]:
     """Write the golden inputs as a blob and run them on the host."""
     split = _split(inputs.blob_folder, inputs.splits["calibration"])
     few = {name: array[:EXAMPLES] for name, array in split.inputs.items()}
     blobs = BlobStore(inputs.blob_folder)
     path = _scratch() / "golden.npz"
-    tensors: dict[str, Any] = dict(built.ports.encode(few))
+    tensors: dict[str, Any] = dict(ports.encode(few))
     np.savez(path, **tensors)
     kept = blobs.put_file(path)
-    return kept.path, run_on_host(inputs.runtime, inputs.agent, built.artifact, kept.path)
+    return kept.path, run_on_host(inputs.runtime, inputs.agent, artifact, kept.path)
 
 
 def run_on_host(runtime: RuntimePlace, agent: Path, artifact: Artifact, inputs: Path) -> tuple[Array, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,14 @@ app = typer.Typer(
     help="List, add, check, set up and remove the boards of the inventory.",
     epilog="Exit codes: 0 done or fit, 1 not done or not fit, 2 usage or configuration, 3 not reached.",
 )
+
+
+class Compilers(StrEnum):
+    """Whose artifacts a board can run."""
+
+    TFLITE = "tflite"
+    TVM = "tvm"
+
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The board's name in the inventory.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -144,6 +153,7 @@ def check(
 @app.command()
 def setup(
     name: Name,
+    compiler: Annotated[Compilers, typer.Option(help="Whose artifacts the board will run.")] = Compilers.TFLITE,
     inventory: InventoryFile = None,
     store: StoreFolder = None,
     format_: Output = Format.TEXT,
@@ -154,9 +164,11 @@ def setup(
         from orchestrator.devices import setup_device
 
         document = setup_device(
-            read_inventory(inventory), name, store_place(store), lambda step: typer.echo(f"{name}: {step}", err=True)
+            read_inventory(inventory), name, store_place(store), lambda step: typer.echo(f"{name}: {step}", err=True),
+            compiler.value,
         )
-        done = f"{name} is set up; next: orchestrator search --device {name}{_place(inventory)}"
+        option = "" if compiler is Compilers.TFLITE else f" --compiler {compiler.value}"
+        done = f"{name} is set up; next: orchestrator search --device {name}{option}{_place(inventory)}"
         print_document(document, format_, lambda: typer.echo(done))
 
 

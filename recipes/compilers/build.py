@@ -40,6 +40,10 @@ class BuildInputs:
     pruning: PruneInputs | None = None
     """What narrows the network; None where nothing may be pruned."""
 
+    def here(self) -> BuildInputs:
+        """Return what decides the artifact that this machine executes in place of the board's."""
+        return replace(self, target=self.compiler.host_target(self.target))
+
 
 @dataclass(frozen=True, slots=True)
 class Built:

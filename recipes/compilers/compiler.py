@@ -75,6 +75,12 @@ class Compiler(Protocol):
     def path(self, model: bytes, op: Operator) -> str:
         """Return the PyTorch module path of an operator of a float model; `` where it is not known."""
 
+    def host_target(self, target: Target) -> Target:
+        """Return the target whose artifacts this machine executes in place of a board's; the board's own if it can.
+
+        Both compute the same integers; floats to within the noise of arithmetic.
+        """
+
     def layers(self, model: bytes, target: Target) -> LayerMap:
         """Return what may be chosen for a float model on a target.
 

@@ -14,6 +14,7 @@ from device_farm.board_entry import BoardEntry, RuntimeSpec
 from device_farm.check import check_board
 from device_farm.errors import PushFailed, SetupFailed
 from device_farm.probe import PythonProbe
+from device_farm.runtime import TFLITE as RUNTIMES_OF_TFLITE
 from device_farm.runtime import choose_runtime
 from device_farm.setup import setup_runtime
 from device_farm.ssh import SSHTransport
@@ -43,10 +44,10 @@ class Board:
     transport: SSHTransport
     cache: Path
 
-    def setup(self) -> list[str]:
+    def setup(self, *names: str) -> list[str]:
         """Set the board up and return what was said."""
         said: list[str] = []
-        self.folder = setup_runtime(self.transport, self.entry, self.cache, said.append)
+        self.folder = setup_runtime(self.transport, self.entry, self.cache, said.append, names or RUNTIMES_OF_TFLITE)
         return said
 
     def ask(self, script: str) -> str:
@@ -93,6 +94,18 @@ def test_tflite_runtime_brings_numpy_1_and_a_damaged_one_is_installed_again(boar
     assert said[-1].startswith("tflite-runtime 2.14.0 with numpy 1.")
     assert board.ask(script) == "1. Interpreter"
     assert [path.name for path in (board.server.root / "runtimes").iterdir()] == ["tflite-runtime-2.14.0"]
+
+
+def test_tvms_runtime_comes_without_its_compiler_and_beside_the_other(board: Board) -> None:
+    assert [finding.detail for finding in check_board(board.transport, board.entry) if finding.what == "runtime"] == [
+        "litert-2.3.0 is not installed"]
+    assert board.setup("tvm")[-1].startswith("tvm 0.26.0 with numpy 2.")
+    script = "import tvm.runtime.vm, tvm; from tvm.base import _RUNTIME_ONLY; print(_RUNTIME_ONLY, tvm.__file__)"
+    assert board.ask(script) == f"True {board.folder}/tvm/__init__.py"
+    assert not list(Path(board.folder).rglob("libtvm_compiler*"))
+    details = [finding.detail for finding in check_board(board.transport, board.entry) if finding.what == "runtime"]
+    assert details[1].startswith("tvm 0.26.0 with numpy 2.")
+    assert board.setup("tvm")[-1].endswith("is there already: nothing to do")
 
 
 def test_a_disk_that_fills_up_is_named_and_nothing_is_left(tmp_path: Path, cache: Path, python: str) -> None:

@@ -25,7 +25,7 @@ from profilers.measurement import Measurement
 from tests.boards import bare_python, fetched
 from tests.sshd import Sshd, free_port, new_key, running_sshd
 
-VERSIONS = {"litert": "2.3.0", "tflite-runtime": "2.14.0"}
+VERSIONS = {"litert": "2.3.0", "tflite-runtime": "2.14.0", "tvm": "0.26.0"}
 MEASUREMENTS = 10
 LIMIT_S = 600
 
@@ -51,10 +51,10 @@ def prepared(factory: pytest.TempPathFactory, runtime: str) -> Iterator[Board]:
     folder, cache = factory.mktemp(runtime), fetched(factory)
     python = bare_python(folder / "env")
     with running_sshd(folder / "sshd") as server:
-        wanted = {"name": runtime, "version": VERSIONS[runtime]}
+        wanted = None if runtime == "tvm" else {"name": runtime, "version": VERSIONS[runtime]}
         entry = server.entry("bench", python=str(python), runtime=wanted)
         transport = SSHTransport(entry)
-        setup_runtime(transport, entry, cache)
+        setup_runtime(transport, entry, cache, names=(runtime,))
         transport.close()
         yield Board(server, entry, cache / "runtimes")
 
@@ -67,6 +67,11 @@ def litert(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 @pytest.fixture(scope="session")
 def tflite_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     yield from prepared(tmp_path_factory, "tflite-runtime")
+
+
+@pytest.fixture(scope="session")
+def tvm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    yield from prepared(tmp_path_factory, "tvm")
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,9 @@ class Search:
             (folder / ".orchestrator" / "runtimes").symlink_to(runtimes)
         return cls(folder)
 
-    def start(self, device: str = "x86-test") -> subprocess.Popen[str]:
+    def start(self, device: str = "x86-test", *more: str) -> subprocess.Popen[str]:
         words = ["search", "--device", device, "--model", "demo:separable", "--budget", "0.8x", "--sampler", "tpe"]
-        words += ["--measurements", str(MEASUREMENTS), "--study", "s", "--format", "json"]
+        words += ["--measurements", str(MEASUREMENTS), "--study", "s", "--format", "json", *more]
         environ = {key: value for key, value in os.environ.items() if not key.startswith("ORCHESTRATOR_")}
         environ |= {"PYTHONPATH": str(Path(__file__).parents[2]), "XDG_DATA_HOME": str(self.folder / "data")}
         return subprocess.Popen(
@@ -108,9 +113,9 @@ class Search:
         assert document["goal_met"] == (process.returncode == 0)
         return document
 
-    def refused(self, code: int, device: str = "x86-test") -> str:
+    def refused(self, code: int, device: str = "x86-test", *more: str) -> str:
         """Run to the failure and return its message, the only one beside the progress."""
-        process = self.start(device)
+        process = self.start(device, *more)
         out, err = process.communicate(timeout=LIMIT_S)
         assert (process.returncode, out) == (code, ""), err
         assert "Traceback" not in err
@@ -185,6 +190,23 @@ def test_a_whole_search_with_tflite_runtime_and_numpy_1(tflite_runtime: Board, t
     assert list(absent) == ["dynamic_int8", "int4"]
     assert "no layer of this network can take dynamic_w8" in absent["dynamic_int8"]
     assert "no layer of this network can take static_w4a8" in absent["int4"]
+
+
+def test_a_whole_search_with_kernels_of_tvm(tvm: Board, tmp_path: Path) -> None:
+    """Its environment has TVM's runtime and numpy alone: no compiler, no torch, nothing of LiteRT."""
+    search = Search.of(tmp_path, tvm.entry, tvm.runtimes)
+    document = search.result(search.start("x86-test", "--compiler", "tvm"))
+    check_result(document, search, "tvm")
+    assert [entry["name"] for entry in document["baselines"]][:3] == ["float32", "int8", "int4"]
+    assert document["infeasible"] == []
+    size = sum(file.stat().st_size for file in (tvm.server.root / "runtimes" / "tvm-0.26.0").rglob("*"))
+    assert size < 100e6
+
+
+def test_a_board_without_tvms_runtime_names_the_command(litert: Board, tmp_path: Path) -> None:
+    message = Search.of(tmp_path, litert.entry, litert.runtimes).refused(3, "x86-test", "--compiler", "tvm")
+    assert "bench has no runtime tvm-0.26.0" in message
+    assert "install it with 'orchestrator devices setup bench --compiler tvm'" in message
 
 
 def test_a_wrong_host_key_stops_the_search(sshd: Sshd, tmp_path: Path) -> None:

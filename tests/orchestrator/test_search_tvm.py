@@ -67,7 +67,7 @@ def test_another_candidate_is_picked_with_its_recipe(searched: tuple[Path, Any])
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--device", "sim"), "board 'sim' is reached by 'sim', and TVM's runtime is not brought to boards yet"),
+    (("--device", "sim"), "the simulated board knows LiteRT's times alone"),
     (("--threads", "2"), "its kernels have one thread"),
     (("--io", "int8"), "inputs and outputs are float")])
 def test_what_is_not_possible_yet_is_refused_before_anything_is_made(words: tuple[str, ...], message: str,

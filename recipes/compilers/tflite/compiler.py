@@ -42,6 +42,10 @@ class TfliteCompiler:
         """See Compiler."""
         return module_path(read_graph(model), op)
 
+    def host_target(self, target: Target) -> Target:
+        """See Compiler: an artifact is the same for every processor."""
+        return target
+
     def layers(self, model: bytes, target: Target) -> LayerMap:
         """See Compiler."""
         return map_layers(read_graph(model), target)

@@ -22,6 +22,7 @@ from recipes.compilers.tvm.module import convert
 from recipes.compilers.tvm.network import LEAVES, FloatNetwork, read_network
 from recipes.compilers.tvm.quantise import TvmQuantiser, read_statistics, statistics_bytes
 from recipes.compilers.tvm.run import Runner
+from recipes.compilers.tvm.target import features
 from recipes.models.network import Network
 from recipes.ports import Array, Ports
 from recipes.target import Target
@@ -49,6 +50,12 @@ class TvmCompiler:
     def path(self, model: bytes, op: Operator) -> str:
         """See Compiler."""
         return read_network(model).pieces[op.index].path
+
+    def host_target(self, target: Target) -> Target:
+        """See Compiler: the board's own where this machine has the processor's features that code for it uses."""
+        host = host_target(target.runtime_version)
+        own = host.machine == target.machine and set(features(target)) <= set(host.cpu_features)
+        return target if own else host
 
     def layers(self, model: bytes, target: Target) -> LayerMap:
         """See Compiler."""
