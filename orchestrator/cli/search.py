@@ -107,7 +107,7 @@ def search(
         help="What is believed before the first measurement: auto, roofline, xgboost or both. [default: auto]",
         rich_help_panel=_WORK)] = None,
     compiler: Annotated[str | None, typer.Option(
-        help="tflite, or tvm (on this machine). [default: tflite]", rich_help_panel=_WORK)] = None,
+        help="tflite, or tvm: kernels of our own, also below 8 bits. [default: tflite]", rich_help_panel=_WORK)] = None,
     threads: Annotated[int | None, typer.Option(
         parser=whole, metavar="<int>", help="Threads on the board. [default: 1]", rich_help_panel=_WORK)] = None,
     io: Annotated[str | None, typer.Option(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-import tempfile
-from pathlib import Path
 
 from recipes.blobs import BlobStore
 from recipes.compilers.layers import LayerMap
 from recipes.compilers.tvm.kernels.isa import isa_of
 from recipes.compilers.tvm.link import library
-from recipes.compilers.tvm.lower import Ranges, lower, scheme_name
+from recipes.compilers.tvm.lower import Ranges, lower
 from recipes.compilers.tvm.network import FloatNetwork
+from recipes.compilers.tvm.readback import check_asked
 from recipes.target import Target
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
 
 SCHEMA = 1
-CALL = re.compile(r"^\s*call\s+(\w+)", re.MULTILINE)
 
 
 def statistics_bytes(ranges: Ranges, method: str, count: int) -> bytes:
@@ -54,36 +51,3 @@ class TvmQuantiser:
         data = library(lowered, self._target, self._blobs)
         check_asked(self._network, self.layers, candidate, data)
         return data
-
-
-def check_asked(network: FloatNetwork, layers: LayerMap, candidate: Candidate, artifact: bytes) -> None:
-    """Compare the kernels that a library calls, in order, with the candidate's configuration.
-
-    Raises:
-        InfeasibleCandidate: naming the first layer that differs, with what was asked and found.
-    """
-    configs = layers.operator_configs(candidate)
-    weighted = [piece for piece in network.pieces if piece.weighted is not None]
-    kinds = tuple(f"{piece.operator.kind.lower()}_" for piece in weighted)
-    called = [name for name in calls(artifact) if name.startswith(kinds)]
-    if len(called) != len(weighted):
-        raise InfeasibleCandidate(f"the artifact calls {len(called)} kernels with weights instead of {len(weighted)}")
-    for piece, name in zip(weighted, called, strict=True):
-        asked = f"{piece.operator.kind.lower()}_{scheme_name(configs[piece.operator.index])}"
-        if name.rpartition("_")[0] != asked:
-            layer = layers.layer_of.get(piece.operator.index, f"operator {piece.operator.index}")
-            raise InfeasibleCandidate(f"layer {layer} ({piece.operator.kind}): asked for {asked}, the artifact calls "
-                                      f"{name}")
-
-
-def calls(artifact: bytes) -> list[str]:
-    """Return the functions that a library's `main` calls, in order."""
-    import tvm
-
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "model.so"
-        place.write_bytes(artifact)
-        text = str(tvm.runtime.load_module(str(place))["as_text"]())
-    return CALL.findall(text)
-
-

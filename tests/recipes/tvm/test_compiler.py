@@ -22,7 +22,7 @@ from recipes.compilers.tvm.compiler import TvmCompiler
 from recipes.compilers.tvm.host import host_target
 from recipes.compilers.tvm.legal import STATIC_4, STATIC_8
 from recipes.compilers.tvm.network import FloatNetwork, read_network
-from recipes.compilers.tvm.quantise import calls, check_asked
+from recipes.compilers.tvm.readback import calls, check_asked
 from recipes.compilers.tvm.run import Runner
 from recipes.errors import ModelError
 from recipes.models.dataset import Dataset, load_data
