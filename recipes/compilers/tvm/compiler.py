@@ -15,7 +15,7 @@ from recipes.compilers.layers import LayerMap, layers_of
 from recipes.compilers.ranges import MASKED, Histogram
 from recipes.compilers.tvm.host import host_target
 from recipes.compilers.tvm.kernels.isa import isa_of
-from recipes.compilers.tvm.legal import legal_choices, legal_for_all
+from recipes.compilers.tvm.legal import legal_choices, legal_for_all, trained_choices
 from recipes.compilers.tvm.link import library
 from recipes.compilers.tvm.lower import lower
 from recipes.compilers.tvm.module import convert
@@ -35,6 +35,8 @@ class TvmCompiler:
     """Implements Compiler; its float model is a Relax module with its weights, as JSON."""
 
     name: str = "tvm"
+    signs: bool = False
+    """Offer one bit, too, for weights and activations: its kernels are fast, but only training makes it right."""
     runtimes: tuple[str, ...] = ("tvm",)
     converts_with: tuple[str, ...] = ("torch", "apache-tvm", "apache-tvm-ffi")
     quantises_with: tuple[str, ...] = ("apache-tvm", "apache-tvm-ffi", "ziglang")
@@ -61,7 +63,8 @@ class TvmCompiler:
         """See Compiler."""
         network = read_network(model)
         return layers_of(self.name, network.graph, lambda op: network.pieces[op.index].path,
-                         lambda op: op.kind in LEAVES, legal_choices, legal_for_all)
+                         lambda op: op.kind in LEAVES, trained_choices if self.signs else legal_choices,
+                         legal_for_all)
 
     def calibrate(self, model: bytes, ports: Ports, inputs: Mapping[str, Array]) -> bytes:
         """See Compiler; a tensor of integers has no range."""

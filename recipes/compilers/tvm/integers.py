@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,36 @@ def quantised_weights(weight: Array, bits: int) -> tuple[Array, Array]:
                   for share in SHARES]
         scales = SHARES[np.argmin(errors, axis=0)] * widest
     return _rounded(flat, scales, most).astype(np.int8).reshape(weight.shape), scales.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Two values for a tensor: middle - half and middle + half."""
+
+    middle: float
+    half: float
+
+    def least(self, grid: Grid, arithmetic: Arithmetic) -> int:
+        """Return the least integer of a grid that stands for the greater value."""
+        return int(np.clip(math.ceil(self.middle / grid.scale) + grid.zero, arithmetic.low, arithmetic.high))
+
+
+def activation_levels(least: float, greatest: float) -> Levels:
+    """Return the 1-bit grid of a range: the middles of its halves."""
+    return Levels((least + greatest) / 2, max((greatest - least) / 4, LEAST))
+
+
+def signs_of_weights(weight: Array) -> tuple[Array, Array]:
+    """Return weights as signs with a scale for every kernel: its mean absolute weight (XNOR-Net, equation 6).
+
+    Args:
+        weight: (kernels, ...), float32.
+
+    Returns:
+        int8, 1 and -1, of the shape of `weight`; scales float64, (kernels,).
+    """
+    scales = np.abs(weight.reshape(len(weight), -1).astype(np.float64)).mean(axis=1)
+    return np.where(weight > 0, 1, -1).astype(np.int8), np.asarray(scales)
 
 
 def _rounded(flat: Array, scales: Array, most: int) -> Array:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.blobs import BlobStore
+from recipes.compilers.tvm.kernels.parts import argument, kernel
 from recipes.compilers.tvm.lower import Lowered
 from recipes.compilers.tvm.target import llvm_target, target_options
 from recipes.steps import run_step
@@ -24,6 +25,7 @@ from search.errors import InfeasibleCandidate
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
 _LLD = ("ld.lld", "-shared", "--strip-all", "-z", "noseparate-code")
 """Without what only a debugger reads; pages of code and data follow each other without gaps."""
+_NOTHING = "nothing"
 _KERNELS = Path(__file__).parent / "kernels"
 
 
@@ -49,7 +51,9 @@ def library(lowered: Lowered, target: Target, blobs: BlobStore | None = None) ->
             for name, make in lowered.kernels.items():
                 objects.append(Path(folder) / f"{name}.o")
                 objects[-1].write_bytes(_object(name, make, target, blobs))
-            executable = tvm.compile(relax.pipeline.get_pipeline("zero")(lowered.module), target=machine)
+            module = relax.pipeline.get_pipeline("zero")(lowered.module)
+            module.update_func(tvm.ir.GlobalVar(_NOTHING), _nothing())
+            executable = tvm.compile(module, target=machine)
         except (RuntimeError, ValueError, TypeError) as error:
             raise InfeasibleCandidate(f"TVM does not compile it: {str(error).strip().splitlines()[-1]}") from error
         place = Path(folder) / "model.so"
@@ -65,6 +69,17 @@ def _link(output: str, objects: Sequence[str], **_: object) -> None:
     done = subprocess.run([zig, *_LLD, "-o", output, *objects], capture_output=True, text=True)
     if done.returncode:
         raise InfeasibleCandidate(f"it cannot be linked: {done.stderr.strip()}")
+
+
+def _nothing() -> Any:
+    """Return a function that is never called: TVM packs a network without code of its own as C, for a C compiler."""
+    from tvm.tirx.script import builder as tir
+
+    def body() -> None:
+        one = argument("one", (1,), "int32")
+        tir.buffer_store(one, tir.int32(1), [0])
+
+    return kernel(_NOTHING, body)
 
 
 def _object(name: str, make: Callable[[], Any], target: Target, blobs: BlobStore | None) -> bytes:

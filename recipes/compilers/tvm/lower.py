@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.layers import LayerMap
-from recipes.compilers.tvm.integers import Grid, activation_grid, quantised_weights
+from recipes.compilers.tvm.integers import (
+    Grid,
+    activation_grid,
+    activation_levels,
+    quantised_weights,
+    signs_of_weights,
+)
 from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise
 from recipes.compilers.tvm.kernels.isa import Arithmetic, Isa
 from recipes.compilers.tvm.kernels.parts import Shape
@@ -113,7 +119,9 @@ class _Lowering:
         kind, output = piece.operator.kind, piece.operator.outputs[0]
         static = config.scheme is Scheme.STATIC
         if piece.weighted is not None:
-            (self._weighted_integers if static else self._weighted_floats)(piece, piece.weighted, config)
+            emit = self._weighted_floats if not static else (
+                self._weighted_signs if config.weight_bits == 1 else self._weighted_integers)
+            emit(piece, piece.weighted, config)
         elif kind == "ADD" and static and self._is_sum(piece):
             self._sum(piece)
         elif (same := self._unmoved(piece)) is not None:
@@ -192,6 +200,26 @@ class _Lowering:
             f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
             (read.value, _constant(weights), _constant(bias), _constant(factors),
              _floats(*self._limits(grid, piece.limits)), _ints(read.grid.zero, grid.zero)), made, arithmetic.activation)
+        self._integers[output] = Integers(value, grid)
+
+    def _weighted_signs(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
+        """Emit the products of signs: what is counted is how many are negative."""
+        arithmetic, window, output = self._isa.signs, own.window, piece.operator.outputs[0]
+        given, made = self._shape(piece.inputs[0]), self._shape(output)
+        read, grid = self._integer(piece.inputs[0]), self._grid(output)
+        levels = activation_levels(*self._ranges[self._network.graph.tensors[piece.inputs[0]].name])
+        signs, scales = signs_of_weights(own.weight)
+        weights, size, make, key = self._template(piece, own.window, arithmetic, signs, 1)
+        bias, factors = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        sums, count = signs.reshape(len(signs), -1).astype(np.int64).sum(axis=1), signs[0].size
+        real = np.zeros(len(signs)) if own.bias is None else own.bias.astype(np.float64)
+        bias[:window.kernels] = (scales * (levels.middle * sums + levels.half * count) + real) / grid.scale
+        factors[:window.kernels] = -2 * levels.half * scales / grid.scale
+        value = self._call(
+            f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
+            (read.value, _constant(weights), _constant(bias), _constant(factors),
+             _floats(*self._limits(grid, piece.limits)),
+             _ints(levels.least(read.grid, arithmetic), grid.zero, read.grid.zero)), made, arithmetic.activation)
         self._integers[output] = Integers(value, grid)
 
     def _template(self, piece: Piece, window: Window, arithmetic: Arithmetic, weight: Array,

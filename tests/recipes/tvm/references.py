@@ -40,7 +40,7 @@ def requantised(sums: Array, scale: Array, low: float, high: float, zero: int) -
     return np.asarray(np.rint(np.clip(scaled, np.float32(low), np.float32(high))).astype(np.int64) + zero)
 
 
-def fma(one: Array, two: np.float32, three: Array) -> Array:
+def fma(one: Array, two: Array | np.float32, three: Array) -> Array:
     """Return one * two + three, rounded once."""
     wide: Any = np.longdouble
-    return np.asarray((one.astype(wide) * wide(two) + three.astype(wide)).astype(np.float32))
+    return np.asarray((one.astype(wide) * np.asarray(two, wide) + three.astype(wide)).astype(np.float32))

@@ -182,6 +182,35 @@ def test_ranges_that_clip_are_narrower_and_other_bytes() -> None:
     assert made.top1(made.artifact(made.candidate(STATIC_8, Calibration.MSE), clipped[Calibration.MSE]), 300) > 0.85
 
 
+def test_one_bit_is_offered_only_where_it_is_asked_for_and_computes_what_the_papers_say() -> None:
+    import torch
+
+    from recipes.compilers.tvm.legal import STATIC_1
+
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(70, 33)
+    inputs: dict[str, Array] = {"x": np.random.default_rng(0).normal(0.3, 1, (32, 70)).astype(np.float32)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, ports = COMPILER.convert(Network(layer.eval()), {"x": inputs["x"][:1]}, True)
+    assert STATIC_1 not in COMPILER.layers(model, HOST).space.layers[0].choices
+    compiler = TvmCompiler(signs=True)
+    layers = compiler.layers(model, HOST)
+    candidate = Candidate.of(layers.space, {each.name: STATIC_1 for each in layers.space.layers})
+    statistics = compiler.calibrate(model, ports, inputs)
+    runner = Runner(compiler.quantiser(model, statistics, layers, HOST).quantise(candidate), ports)
+    found = np.concatenate([runner.run(inputs, i)[0] for i in range(32)])
+    x, weight, bias = inputs["x"], layer.weight.detach().numpy(), layer.bias.detach().numpy()
+    low, high = float(x.min()), float(x.max())
+    x = np.where(x >= (low + high) / 2, low + 0.75 * (high - low), low + 0.25 * (high - low))
+    expected = x @ (np.where(weight > 0, 1, -1) * np.abs(weight).mean(axis=1, keepdims=True)).T + bias
+    float32 = inputs["x"] @ weight.T + bias
+    step = (max(float32.max(), 0) - min(float32.min(), 0)) / 255
+    kept = np.clip(expected, float32.min(), float32.max())
+    near = np.abs(found - kept) <= 0.51 * step
+    assert near.mean() > 0.9, "but for inputs within half a step of the middle"
+
+
 def test_integer_inputs_and_outputs_are_refused() -> None:
     made = converted("residual")
     quantiser = COMPILER.quantiser(made.model, made.statistics, made.layers, HOST)

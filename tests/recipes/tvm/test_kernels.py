@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,31 @@ class TestWithWeights:
         whole = spread(weights) if deep else weights
         sums = convolved(x[0].astype(np.int64) - zero_in, whole, window) + own
         expected = requantised(sums, scale, low, high, zero_out)
+        assert np.array_equal(got[0].astype(np.int64), expected)
+        assert len(np.unique(expected)) > 2, "the scales leave something to compare"
+
+    def test_signs_are_exact(self, number: int, isa: Isa) -> None:
+        dice, arithmetic = case(number, isa), isa.signs
+        window = draw_window(dice, False)
+        window = replace(window, channels=int(dice.choice([3, 16, 32, 50, 64, 96])))
+        given, made = shapes(window)
+        zero_in, zero_out, least = (int(n) for n in dice.integers(arithmetic.low, arithmetic.high + 1, 3))
+        x = integers(dice, arithmetic, given)
+        weights = dice.standard_normal((window.kernels, *window.kernel, window.channels))
+        tile = Tile(int(dice.integers(1, 9)), int(dice.integers(1, 4)), bool(dice.integers(2)))
+        total = convolution.padded_kernels(window, arithmetic, tile)
+        scale, bias = np.zeros(total, np.float32), np.zeros(total, np.float32)
+        scale[:window.kernels] = dice.uniform(-2, 2, window.kernels) * 40 / math.sqrt(weights[0].size)
+        bias[:window.kernels] = dice.uniform(-50, 50, window.kernels) - scale[:window.kernels] * weights[0].size / 2
+        low, high = arithmetic.low - zero_out, arithmetic.high - zero_out
+        got = run(convolution.convolution("main", window, arithmetic, tile, given, made, 1),
+                  [x, convolution.packed(weights, arithmetic, tile, 1), bias, scale, np.array([low, high], np.float32),
+                   np.array([least, zero_out, zero_in], np.int32)], made, arithmetic.activation)
+        signs = np.where(x[0].astype(np.int64) >= least, 1, -1)
+        products = convolved(signs, np.where(weights > 0, 1, -1), window, 1 if zero_in >= least else -1)
+        negative = ((weights[0].size - products) // 2).astype(np.float32)
+        value = fma(negative, scale[:window.kernels], np.broadcast_to(bias[:window.kernels], negative.shape))
+        expected = np.rint(np.clip(value, np.float32(low), np.float32(high))).astype(np.int64) + zero_out
         assert np.array_equal(got[0].astype(np.int64), expected)
         assert len(np.unique(expected)) > 2, "the scales leave something to compare"
 

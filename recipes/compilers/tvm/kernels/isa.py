@@ -7,6 +7,8 @@ from typing import Any
 
 VNNI = "avx512_vnni"
 DOTPROD = "asimddp"
+SIGNS = "uint32"
+"""A word of 32 signs: a set bit stands for +1, others for -1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,21 @@ class Arithmetic:
         return self.total == "float32"
 
     @property
+    def is_signs(self) -> bool:
+        """Tell arithmetic with one bit: both factors are signs, 32 of them in a word."""
+        return self.weight == SIGNS
+
+    @property
+    def width(self) -> int:
+        """Weights of a vector, of the type `weight`."""
+        return self.lanes if self.is_signs else self.lanes * self.group
+
+    @property
+    def bias(self) -> str:
+        """Type of what is added to a sum: of signs when it is scaled, else before."""
+        return "float32" if self.is_signs else self.total
+
+    @property
     def low(self) -> int:
         """The least integer activation."""
         return 0 if self.activation == "uint8" else -128
@@ -42,9 +59,10 @@ class Arithmetic:
         """Add products to a vector of sums.
 
         Args:
-            total: (lanes,).
-            activations: `group` of them as one value: int32 where the group is 4, else the activation itself.
-            weights: (lanes * group,), those of a lane side by side.
+            total: (lanes,); of signs how many products are negative.
+            activations: `group` of them as one value: int32 where the group is 4, a word of signs, else the activation
+                itself.
+            weights: (width,), those of a lane side by side.
         """
         from tvm.tirx.script import builder as tir
 
@@ -52,6 +70,10 @@ class Arithmetic:
         if self.is_float:
             return tir.call_llvm_pure_intrin(wide, f"llvm.fma.v{self.lanes}f32", tir.broadcast(activations, self.lanes),
                                            weights, total)
+        if self.is_signs:
+            apart = tir.broadcast(activations, self.lanes) ^ weights
+            return total + tir.cast(tir.call_llvm_pure_intrin(
+                f"uint32x{self.lanes}", f"llvm.ctpop.v{self.lanes}i32", apart), wide)
         if self.group == 1:
             return total + tir.broadcast(tir.cast(activations, "int32"), self.lanes) * tir.cast(weights, wide)
         spread = tir.reinterpret(f"int8x{4 * self.lanes}", tir.broadcast(activations, self.lanes))
@@ -69,11 +91,14 @@ class Isa:
     name: str
     integer: Arithmetic
     floating: Arithmetic
+    signs: Arithmetic
+    """Reads and writes the integers' activations."""
 
 
 def _isa(name: str, lanes: int, group: int, activation: str) -> Isa:
     return Isa(name, Arithmetic(name, lanes, group, activation, "int8", "int32"),
-               Arithmetic(f"{name} float", lanes, 1, "float32", "float32", "float32"))
+               Arithmetic(f"{name} float", lanes, 1, "float32", "float32", "float32"),
+               Arithmetic(f"{name} signs", lanes, 32, activation, SIGNS, "int32"))
 
 
 _VNNI, _AVX512, _AVX2 = _isa(VNNI, 16, 4, "uint8"), _isa("avx512", 16, 1, "int8"), _isa("avx2", 8, 1, "int8")

@@ -164,10 +164,10 @@ def operands(window: Window, arithmetic: Arithmetic, weights: Shape, padded: int
         made: shape of the result.
     """
     x = argument("x", given, arithmetic.activation)
-    w, bias = argument("w", weights, arithmetic.weight), argument("bias", (padded,), arithmetic.total)
+    w, bias = argument("w", weights, arithmetic.weight), argument("bias", (padded,), arithmetic.bias)
     scale = None if arithmetic.is_float else argument("scale", (padded,), "float32")
     limits = argument("limits", (2,), "float32")
-    points = None if arithmetic.is_float else argument("points", (2,), "int32")
+    points = None if arithmetic.is_float else argument("points", (3 if arithmetic.is_signs else 2,), "int32")
     y = argument("y", made, arithmetic.activation)
     return Operands(viewed(x, (window.height, window.width, window.channels), arithmetic.activation), w, bias, scale,
                     limits, points, viewed(y, (window.rows, window.columns, window.kernels), arithmetic.activation))
@@ -191,6 +191,11 @@ def finish(own: Operands, sums: Any, place: tuple[Any, Any], start: Any, window:
     lanes, limits = arithmetic.lanes, own.limits
     if arithmetic.is_float:
         value = tir.min(tir.max(sums, tir.broadcast(limits[0], lanes)), tir.broadcast(limits[1], lanes))
+    elif arithmetic.is_signs:
+        wide, own_lanes = f"float32x{lanes}", span(start, lanes)
+        scaled = tir.call_llvm_pure_intrin(wide, f"llvm.fma.v{lanes}f32", tir.cast(sums, wide), own.scale[own_lanes],
+                                           own.bias[own_lanes])
+        value = rounded(scaled, limits[0], limits[1], own.points[1], arithmetic.activation, lanes)
     else:
         value = requantised(sums, own.scale[span(start, lanes)], limits[0], limits[1], own.points[1], arithmetic)
     store_lanes(own.y, value, place, start, arithmetic, window.kernels, padded)
