@@ -17,7 +17,7 @@ from typing import Any
 from recipes.blobs import BlobStore
 from recipes.compilers.tvm.kernels.parts import argument, kernel
 from recipes.compilers.tvm.lower import Lowered
-from recipes.compilers.tvm.target import llvm_target, target_options
+from recipes.compilers.tvm.target import kernel_target, llvm_target, target_options
 from recipes.steps import run_step
 from recipes.target import Target
 from search.errors import InfeasibleCandidate
@@ -25,6 +25,8 @@ from search.errors import InfeasibleCandidate
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
 _LLD = ("ld.lld", "-shared", "--strip-all", "-z", "noseparate-code")
 """Without what only a debugger reads; pages of code and data follow each other without gaps."""
+_PASSES = {"tirx.disable_assert": True}
+"""Kernels do not check what they are given, which is known when they are called: 4 KB less each. `main` does."""
 _NOTHING = "nothing"
 _KERNELS = Path(__file__).parent / "kernels"
 
@@ -53,7 +55,8 @@ def library(lowered: Lowered, target: Target, blobs: BlobStore | None = None) ->
                 objects[-1].write_bytes(_object(name, make, target, blobs))
             module = relax.pipeline.get_pipeline("zero")(lowered.module)
             module.update_func(tvm.ir.GlobalVar(_NOTHING), _nothing())
-            executable = tvm.compile(module, target=machine)
+            with tvm.transform.PassContext(config=_PASSES):
+                executable = tvm.compile(module, target=machine)
         except (RuntimeError, ValueError, TypeError) as error:
             raise InfeasibleCandidate(f"TVM does not compile it: {str(error).strip().splitlines()[-1]}") from error
         place = Path(folder) / "model.so"
@@ -86,7 +89,7 @@ def _object(name: str, make: Callable[[], Any], target: Target, blobs: BlobStore
     """Return a kernel's object file, compiled now or before."""
     if blobs is None:
         return _compiled(name, make, target)
-    step = run_step(blobs, "kernel", {"name": name, "target": target_options(target), "source": _source()}, TOOLS,
+    step = run_step(blobs, "kernel", {"name": name, "target": target_options(target), "source": _source(), "level": 1}, TOOLS,
                     lambda: {"object": _compiled(name, make, target)})
     return blobs.path(step.outputs["object"]).read_bytes()
 
@@ -94,7 +97,8 @@ def _object(name: str, make: Callable[[], Any], target: Target, blobs: BlobStore
 def _compiled(name: str, make: Callable[[], Any], target: Target) -> bytes:
     import tvm
 
-    built = tvm.compile(tvm.IRModule({name: make()}), target=llvm_target(target))
+    with tvm.transform.PassContext(config=_PASSES):
+        built = tvm.compile(tvm.IRModule({name: make()}), target=kernel_target(target))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "kernel.o"
         built.mod.write_to_file(str(place), "o")

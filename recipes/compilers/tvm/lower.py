@@ -231,7 +231,7 @@ class _Lowering:
             return (depthwise.packed(weight, arithmetic), depthwise.padded_channels(window, arithmetic),
                     lambda name: depthwise.depthwise(name, window, arithmetic, pixels, given, made),
                     (window, arithmetic, pixels))
-        tile = convolution.default_tile(window, arithmetic, bits)
+        tile = convolution.default_tile(window, arithmetic)
         return (convolution.packed(weight, arithmetic, tile, bits),
                 convolution.padded_kernels(window, arithmetic, tile),
                 lambda name: convolution.convolution(name, window, arithmetic, tile, given, made, bits),

@@ -135,7 +135,7 @@ class TestWithWeights:
         if deep:
             return (depthwise.depthwise("main", window, arithmetic, pixels, given, made),
                     depthwise.padded_channels(window, arithmetic), depthwise.packed(weights, arithmetic))
-        tile = Tile(pixels, int(dice.integers(1, 4)) * 8 // bits, bool(dice.integers(2)))
+        tile = Tile(pixels, int(dice.integers(1, 4)), bool(dice.integers(2)))
         return (convolution.convolution("main", window, arithmetic, tile, given, made, bits),
                 convolution.padded_kernels(window, arithmetic, tile),
                 convolution.packed(weights, arithmetic, tile, bits))

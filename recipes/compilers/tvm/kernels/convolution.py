@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,16 @@ class Tile:
     """All pixels with some channels' weights, then the next channels; else all channels of some pixels."""
 
 
-def default_tile(window: Window, arithmetic: Arithmetic, bits: int = 8, registers: int = 28) -> Tile:
+def default_tile(window: Window, arithmetic: Arithmetic) -> Tile:
     """Return a tile that fills the registers and wastes few pixels."""
-    vectors = max(min(2, math.ceil(window.kernels / arithmetic.lanes)), share_of(arithmetic, bits))
-    most = max(1, min(registers // vectors, window.columns))
+    vectors = min(max(2, 8 // window.columns), math.ceil(window.kernels / arithmetic.lanes))
+    most = max(1, min(arithmetic.registers // vectors, window.columns))
     pixels = min(range(1, most + 1), key=lambda n: (math.ceil(window.columns / n) * (n + 2), -n))
     return Tile(pixels, vectors)
 
 
 def share_of(arithmetic: Arithmetic, bits: int) -> int:
-    """Return how many vectors of weights share the bytes of one."""
+    """Return how many weights share a byte: those of neighbouring groups of channels."""
     return 1 if arithmetic.is_float or arithmetic.is_signs else 8 // bits
 
 
@@ -54,34 +55,34 @@ def padded_kernels(window: Window, arithmetic: Arithmetic, tile: Tile) -> int:
 def packed(weights: Array, arithmetic: Arithmetic, tile: Tile, bits: int = 8) -> Array:
     """Put weights in the order in which the kernel reads them, zeros where there are none.
 
-    Below 8 bits several share a byte: those of the first vector in the lowest bits, of the next one above them. Signs
+    Below 8 bits several share a byte: those of the first group in the lowest bits, of the next one above them. Signs
     are in words, see `signs.words`.
 
     Args:
         weights: (kernels, height, width, channels); integers fit `bits`.
         arithmetic: of the kernel.
-        tile: of the kernel; below 8 bits a multiple of 8 / `bits` vectors.
+        tile: of the kernel.
         bits: of an integer weight.
 
     Returns:
-        (blocks, height, width, channels / group, vectors * width * bits / 8), of signs (..., vectors * lanes).
+        (blocks, height, width, channels / group * bits / 8, vectors * width).
     """
     if arithmetic.is_signs:
         weights = words(weights)
     kernels, height, width, channels = weights.shape
     size, group = arithmetic.lanes * tile.vectors, 1 if arithmetic.is_signs else arithmetic.group
-    blocks, groups = math.ceil(kernels / size), math.ceil(channels / group)
+    share = share_of(arithmetic, bits)
+    blocks, groups = math.ceil(kernels / size), math.ceil(channels / group / share) * share
     whole = np.zeros((blocks * size, height, width, groups * group), weights.dtype)
     whole[:kernels, :, :, :channels] = weights
     split = whole.reshape(blocks, size, height, width, groups, group).transpose(0, 2, 3, 4, 1, 5)
-    share = share_of(arithmetic, bits)
+    split = split.reshape(blocks, height, width, groups // share, share, size * group)
     if share == 1:
-        return np.ascontiguousarray(split.reshape(blocks, height, width, groups, size * group))
-    lanes = split.reshape(blocks, height, width, groups, tile.vectors // share, share, arithmetic.lanes * group)
-    found = np.zeros(lanes[..., 0, :].shape, np.uint8)
+        return np.ascontiguousarray(split[..., 0, :])
+    found = np.zeros(split[..., 0, :].shape, np.uint8)
     for place in range(share):
-        found |= (lanes[..., place, :].astype(np.uint8) & (2 ** bits - 1)) << (place * bits)
-    return np.ascontiguousarray(found.reshape(blocks, height, width, groups, -1).view(np.int8))
+        found |= (split[..., place, :].astype(np.uint8) & (2 ** bits - 1)) << (place * bits)
+    return found.view(np.int8)
 
 
 def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, given: Shape, made: Shape,
@@ -98,36 +99,37 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
     """
     from tvm.tirx.script import builder as tir
 
-    lanes, group, vectors = arithmetic.lanes, arithmetic.group, tile.vectors
-    size, groups = lanes * vectors, math.ceil(window.channels / group)
+    lanes, group, vectors, width = arithmetic.lanes, arithmetic.group, tile.vectors, arithmetic.width
+    size, share = lanes * vectors, share_of(arithmetic, bits)
+    groups = math.ceil(window.channels / group / share)
     rows, columns = window.rows, window.columns
     blocks, strips = math.ceil(window.kernels / size), math.ceil(columns / tile.pixels)
     total = blocks * size
-    share, width = share_of(arithmetic, bits), arithmetic.width
     per = 1 if arithmetic.is_signs else group
-    read = (window.reach(rows, 0), window.reach(strips * tile.pixels, 1), groups * per)
+    read = (window.reach(rows, 0), window.reach(strips * tile.pixels, 1), groups * share * per)
 
     def body() -> None:
-        shape = (blocks, *window.kernel, groups, vectors * width // share)
+        shape = (blocks, *window.kernel, groups, vectors * width)
         own = operands(window, arithmetic, shape, total, given, made)
         source = (signed if arithmetic.is_signs else bordered)(window, arithmetic, read, own.x, own.points)
+        later = share > 1 or arithmetic.is_signs
         none = tir.broadcast(tir.int32(0), lanes)
 
         def strip(block: Any, row: Any, number: Any) -> None:
             sums = local(tile.pixels * size, arithmetic.total)
             for pixel in range(tile.pixels):
                 for vector in range(vectors):
-                    begin = none if arithmetic.is_signs else own.bias[span(block * size + vector * lanes, lanes)]
+                    begin = none if later else own.bias[span(block * size + vector * lanes, lanes)]
                     tir.buffer_store(sums, begin, [span(pixel * size + vector * lanes, lanes)])
             with tir.serial(0, window.kernel[0]) as i, tir.serial(0, window.kernel[1]) as j, tir.serial(0, groups) as c:
-                for vector in range(vectors):
-                    held = own.w[block, i, j, c, span(vector // share * width, width)]
-                    weights = unpacked(held, vector % share, bits, width) if share > 1 else held
+                for part, vector in product(range(share), range(vectors)):
+                    held = own.w[block, i, j, c, span(vector * width, width)]
+                    weights = unpacked(held, part, bits, width) if share > 1 else held
                     for pixel in range(tile.pixels):
                         place = [span(pixel * size + vector * lanes, lanes)]
                         column = (number * tile.pixels + pixel) * window.stride[1] + j * window.dilation[1]
                         read_ = source[row * window.stride[0] + i * window.dilation[0], column,
-                                       span(c * per, per)]
+                                       span((c * share + part) * per, per)]
                         factor = tir.reinterpret("int32", read_) if group == 4 else read_
                         tir.buffer_store(sums, arithmetic.dot(sums[place[0]], factor, weights), place)
             for pixel in range(tile.pixels):
@@ -140,8 +142,10 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
 
         def written(sums: Any, pixel: int, block: Any, row: Any, column: Any) -> None:
             for vector in range(vectors):
-                finish(own, sums[span(pixel * size + vector * lanes, lanes)], (row, column),
-                       block * size + vector * lanes, window, arithmetic, total)
+                start, found = block * size + vector * lanes, sums[span(pixel * size + vector * lanes, lanes)]
+                if share > 1:
+                    found = (found >> tir.broadcast(tir.int32(8 - bits), lanes)) + own.bias[span(start, lanes)]
+                finish(own, found, (row, column), start, window, arithmetic, total)
 
         if tile.weights_stay:
             with tir.serial(0, blocks) as block, tir.serial(0, rows) as row, tir.serial(0, strips) as number:

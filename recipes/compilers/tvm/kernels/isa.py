@@ -36,6 +36,11 @@ class Arithmetic:
         return self.weight == SIGNS
 
     @property
+    def registers(self) -> int:
+        """Sums that a kernel may hold; with more some would be spilled, which can take twice as long."""
+        return 10 if self.name.startswith("avx2") else 16
+
+    @property
     def width(self) -> int:
         """Weights of a vector, of the type `weight`."""
         return self.lanes if self.is_signs else self.lanes * self.group

@@ -57,7 +57,7 @@ def span(start: Any, count: int) -> Any:
 
 
 def unpacked(held: Any, place: int, bits: int, count: int) -> Any:
-    """Return small signed integers of a vector of bytes.
+    """Return small signed integers of a vector of bytes, times 2^(8 - bits): in the highest bits the sign is right.
 
     Args:
         held: int8, (count,): each holds 8 / `bits` integers.
@@ -70,9 +70,9 @@ def unpacked(held: Any, place: int, bits: int, count: int) -> Any:
     def wide(value: int) -> Any:
         return tir.broadcast(tir.uint8(value), count)
 
-    sign = 1 << (bits - 1)
-    own = (tir.reinterpret(f"uint8x{count}", held) >> wide(place * bits)) & wide((1 << bits) - 1)
-    return tir.reinterpret(f"int8x{count}", (own ^ wide(sign)) - wide(sign))
+    own, up = tir.reinterpret(f"uint8x{count}", held), 8 - (place + 1) * bits
+    highest = (own << wide(up) if up else own) & wide(256 - (1 << (8 - bits)))
+    return tir.reinterpret(f"int8x{count}", highest)
 
 
 def requantised(total: Any, scale: Any, low: Any, high: Any, zero: Any, arithmetic: Arithmetic) -> Any:
