@@ -23,7 +23,7 @@ from recipes.target import Target
 from search.errors import InfeasibleCandidate
 
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
-_LLD = ("ld.lld", "-shared", "--strip-all", "-z", "noseparate-code")
+_LLD = ("ld.lld", "-shared", "--strip-all", "--hash-style=gnu", "-z", "noseparate-code")
 """Without what only a debugger reads; pages of code and data follow each other without gaps."""
 _PASSES = {"tirx.disable_assert": True}
 """Kernels do not check what they are given, which is known when they are called: 4 KB less each. `main` does."""
