@@ -43,6 +43,7 @@ from recipes.models.network import Network
 from recipes.ports import Array, Ports
 from recipes.target import Target
 from search.candidate import Candidate
+from search.errors import InfeasibleCandidate
 from search.space import FLOAT32, LayerConfig
 
 SCHEMES = ("float32", "static_w8a8", "static_w4a8", "static_w2a8", "static_w1a1")
@@ -147,7 +148,11 @@ def rows_of(name: str, case: Case, machine: Machine, folder: Path) -> Iterator[t
         begun = time.perf_counter()
         artifact = machine.blobs.put_bytes(quantiser.quantise(candidate))
         row = Row(name, compiler.name, scheme, artifact.size_bytes, time.perf_counter() - begun, artifact, 0, [])
-        row.error = _error(ports, machine.time(row, golden), expected)
+        try:
+            row.error = _error(ports, machine.time(row, golden), expected)
+        except InfeasibleCandidate as error:
+            print(f"{name}, {compiler.name}, {scheme}: {error}", flush=True)
+            continue
         yield row, golden
 
 

@@ -31,7 +31,7 @@ def activation_grid(least: float, greatest: float, arithmetic: Arithmetic) -> Gr
     return Grid(scale, int(np.clip(round(arithmetic.low - low / scale), arithmetic.low, arithmetic.high)))
 
 
-def quantised_weights(weight: Array, bits: int) -> tuple[Array, Array]:
+def quantised_weights(weight: Array, bits: int, least: Array | float = 0.0) -> tuple[Array, Array]:
     """Round weights to integers, symmetric, with a scale for every kernel.
 
     Below 8 bits the scale is that of the least squared error: at 4 bits it loses hardly more than rounding that learns.
@@ -39,6 +39,7 @@ def quantised_weights(weight: Array, bits: int) -> tuple[Array, Array]:
     Args:
         weight: (kernels, ...), float32.
         bits: of the integers.
+        least: scale, (kernels,): so that a bias fits its integer.
 
     Returns:
         int8, of the shape of `weight`; scales float32, (kernels,).
@@ -51,6 +52,7 @@ def quantised_weights(weight: Array, bits: int) -> tuple[Array, Array]:
         errors = [((_rounded(flat, share * widest, most) * (share * widest)[:, None] - flat) ** 2).sum(axis=1)
                   for share in SHARES]
         scales = SHARES[np.argmin(errors, axis=0)] * widest
+    scales = np.maximum(scales, least)
     return _rounded(flat, scales, most).astype(np.int8).reshape(weight.shape), scales.astype(np.float32)
 
 

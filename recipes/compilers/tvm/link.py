@@ -17,7 +17,7 @@ from typing import Any
 from recipes.blobs import BlobStore
 from recipes.compilers.tvm.kernels.parts import argument, kernel
 from recipes.compilers.tvm.lower import Lowered
-from recipes.compilers.tvm.target import kernel_target, llvm_target, target_options
+from recipes.compilers.tvm.target import kernel_options, llvm_target
 from recipes.steps import run_step
 from recipes.target import Target
 from search.errors import InfeasibleCandidate
@@ -89,7 +89,7 @@ def _object(name: str, make: Callable[[], Any], target: Target, blobs: BlobStore
     """Return a kernel's object file, compiled now or before."""
     if blobs is None:
         return _compiled(name, make, target)
-    step = run_step(blobs, "kernel", {"name": name, "target": target_options(target), "source": _source(), "level": 1}, TOOLS,
+    step = run_step(blobs, "kernel", {"name": name, "target": kernel_options(target), "source": _source()}, TOOLS,
                     lambda: {"object": _compiled(name, make, target)})
     return blobs.path(step.outputs["object"]).read_bytes()
 
@@ -98,7 +98,7 @@ def _compiled(name: str, make: Callable[[], Any], target: Target) -> bytes:
     import tvm
 
     with tvm.transform.PassContext(config=_PASSES):
-        built = tvm.compile(tvm.IRModule({name: make()}), target=kernel_target(target))
+        built = tvm.compile(tvm.IRModule({name: make()}), target=tvm.target.Target(kernel_options(target)))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "kernel.o"
         built.mod.write_to_file(str(place), "o")

@@ -32,6 +32,10 @@ from search.space import LayerConfig, Scheme
 FOLLOWING = frozenset({"RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "STRIDED_SLICE", "BROADCAST_TO"})
 """Operators that do with integers what they do with floats."""
 FLOAT = "float32"
+BIAS = 2 ** 30
+"""The greatest bias as an integer: half of what a sum of products may come to."""
+Rounded = dict[tuple[int, int], tuple[Array, Array]]
+"""Operator and bits -> integer weights and their scales."""
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor -> least and greatest value."""
 
@@ -60,7 +64,7 @@ class Lowered:
 
 
 def lower(network: FloatNetwork, layers: LayerMap, ranges: Ranges, candidate: Candidate, isa: Isa,
-          watched: Sequence[int] = ()) -> Lowered:
+          watched: Sequence[int] = (), rounded: Rounded | None = None) -> Lowered:
     """Return a candidate as calls of kernels, one for every shape and scheme.
 
     Args:
@@ -70,17 +74,20 @@ def lower(network: FloatNetwork, layers: LayerMap, ranges: Ranges, candidate: Ca
         candidate: what each layer computes with.
         isa: of the board.
         watched: tensors that are outputs too, after the network's own.
+        rounded: integer weights that earlier candidates of the same network and ranges had; more are added.
     """
-    return _Lowering(network, layers, ranges, isa).run(candidate, watched)
+    return _Lowering(network, layers, ranges, isa, {} if rounded is None else rounded).run(candidate, watched)
 
 
 class _Lowering:
     """Goes through the operators once, and keeps every tensor in the forms that it is read in."""
 
-    def __init__(self, network: FloatNetwork, layers: LayerMap, ranges: Ranges, isa: Isa) -> None:
+    def __init__(self, network: FloatNetwork, layers: LayerMap, ranges: Ranges, isa: Isa,
+                 rounded: Rounded) -> None:
         from tvm import relax
 
         self._network, self._layers, self._ranges, self._isa = network, layers, ranges, isa
+        self._rounded = rounded
         self._block = relax.BlockBuilder()
         self._floats: dict[int, Any] = {}
         self._integers: dict[int, Integers] = {}
@@ -189,11 +196,15 @@ class _Lowering:
         arithmetic, window, output = self._isa.integer, own.window, piece.operator.outputs[0]
         given, made = self._shape(piece.inputs[0]), self._shape(output)
         read, grid = self._integer(piece.inputs[0]), self._grid(output)
-        whole, scales = quantised_weights(own.weight, config.weight_bits)
+        real = np.zeros(window.kernels) if own.bias is None else own.bias.astype(np.float64)
+        known = piece.operator.index, config.weight_bits
+        if known not in self._rounded:
+            self._rounded[known] = quantised_weights(own.weight, config.weight_bits,
+                                                     np.abs(real) / (read.grid.scale * BIAS))
+        whole, scales = self._rounded[known]
         weights, size, make, key = self._template(piece, own.window, arithmetic, whole, config.weight_bits)
         bias, factors = np.zeros(size, np.int32), np.zeros(size, np.float32)
         sums = whole.reshape(len(whole), -1).astype(np.int64).sum(axis=1)
-        real = np.zeros(len(whole)) if own.bias is None else own.bias.astype(np.float64)
         bias[:window.kernels] = np.rint(real / (np.float64(read.grid.scale) * scales)) - read.grid.zero * sums
         factors[:window.kernels] = np.float64(read.grid.scale) * scales / grid.scale
         value = self._call(

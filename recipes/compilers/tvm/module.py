@@ -102,7 +102,27 @@ def _imported(program: torch.export.ExportedProgram) -> Any:
     passes = [relax.transform.DecomposeOpsForInference(), relax.transform.CanonicalizeBindings(),
               relax.transform.FoldConstant(), relax.transform.ConvertLayout(LAYOUTS), relax.transform.FoldConstant(),
               relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()]
-    return tvm.transform.Sequential(passes)(module)
+    return tvm.transform.Sequential(passes)(_bounded(module))
+
+
+def _bounded(module: Any) -> Any:
+    """Write what clips as a maximum and a minimum: these are made channels last, `clip` is not."""
+    from tvm import relax
+    from tvm.relax.expr_functor import PyExprMutator, mutator
+
+    @mutator
+    class Bounds(PyExprMutator):  # type: ignore[misc] # TVM has no types
+        def visit_call_(self, call: Any) -> Any:
+            found = super().visit_call_(call)
+            if operator_name(found) != "relax.clip":
+                return found
+            given, low, high = found.args
+            above = self.builder_.emit(relax.op.maximum(given, relax.const(float(low.value), "float32")))
+            return relax.op.minimum(above, relax.const(float(high.value), "float32"))
+
+    bounds = Bounds(module)
+    bounds.builder_.update_func(module.get_global_var("main"), bounds.visit_expr(module["main"]))
+    return bounds.builder_.get()
 
 
 def _unsupported(message: str, program: torch.export.ExportedProgram) -> str:

@@ -20,7 +20,8 @@ from recipes.ports import Array
 _KINDS: Mapping[str, str] = {
     "relax.add": "ADD", "relax.subtract": "SUB", "relax.multiply": "MUL", "relax.divide": "DIV", "relax.mean": "MEAN",
     "relax.sum": "SUM", "relax.nn.softmax": "SOFTMAX", "relax.nn.gelu": "GELU", "relax.sigmoid": "LOGISTIC",
-    "relax.tanh": "TANH", "relax.nn.hardswish": "HARD_SWISH", "relax.nn.relu": "RELU", "relax.maximum": "MAXIMUM",
+    "relax.tanh": "TANH", "relax.nn.hardswish": "HARD_SWISH", "relax.nn.relu": "RELU",
+    "relax.maximum": "MAXIMUM", "relax.minimum": "MINIMUM",
     "relax.sqrt": "SQRT", "relax.rsqrt": "RSQRT", "relax.reshape": "RESHAPE", "relax.permute_dims": "TRANSPOSE",
     "relax.squeeze": "RESHAPE", "relax.expand_dims": "RESHAPE", "relax.flatten": "RESHAPE", "relax.nn.pad": "PAD",
     "relax.nn.max_pool2d": "MAX_POOL_2D", "relax.nn.avg_pool2d": "AVERAGE_POOL_2D", "relax.concat": "CONCATENATION",
@@ -145,11 +146,18 @@ class _Reader:
         if self._following(fused, "relax.nn.relu") is not None:
             fused.append(fused[-1] + 1)
             return 0.0, inf
-        clipped = self._following(fused, "relax.clip")
-        if clipped is not None:
-            fused.append(fused[-1] + 1)
-            return float(clipped.value.args[1].value), float(clipped.value.args[2].value)
-        return -inf, inf
+        return self._bound(fused, "relax.maximum", -inf), self._bound(fused, "relax.minimum", inf)
+
+    def _bound(self, fused: list[int], name: str, default: float) -> float:
+        """Take a maximum or minimum with one number, if that comes next and nothing else reads between."""
+        following = self._following(fused, name)
+        if following is None or not is_constant(following.value.args[1]):
+            return default
+        bound = np.asarray(following.value.args[1].data.numpy())
+        if bound.size != 1:
+            return default
+        fused.append(fused[-1] + 1)
+        return float(bound.reshape(()))
 
     def _following(self, fused: list[int], name: str) -> Any:
         """Return the next binding where it is this operator, and the only reader of the last one."""

@@ -8,7 +8,7 @@ from recipes.blobs import BlobStore
 from recipes.compilers.layers import LayerMap
 from recipes.compilers.tvm.kernels.isa import isa_of
 from recipes.compilers.tvm.link import library
-from recipes.compilers.tvm.lower import Ranges, lower
+from recipes.compilers.tvm.lower import Ranges, Rounded, lower
 from recipes.compilers.tvm.network import FloatNetwork
 from recipes.compilers.tvm.readback import check_asked
 from recipes.target import Target
@@ -40,6 +40,7 @@ class TvmQuantiser:
                  blobs: BlobStore | None) -> None:
         self.layers = layers
         self._blobs = blobs
+        self._rounded: Rounded = {}
         self._network, self._ranges, self._target = network, ranges, target
 
     def quantise(self, candidate: Candidate, io: str = "float") -> bytes:
@@ -47,7 +48,7 @@ class TvmQuantiser:
         if io != "float":
             raise InfeasibleCandidate(f"the compiler tvm makes float inputs and outputs, not {io}")
         isa = isa_of(self._target.machine, self._target.cpu_features)
-        lowered = lower(self._network, self.layers, self._ranges, candidate, isa)
+        lowered = lower(self._network, self.layers, self._ranges, candidate, isa, (), self._rounded)
         data = library(lowered, self._target, self._blobs)
         check_asked(self._network, self.layers, candidate, data)
         return data

@@ -182,6 +182,54 @@ def test_ranges_that_clip_are_narrower_and_other_bytes() -> None:
     assert made.top1(made.artifact(made.candidate(STATIC_8, Calibration.MSE), clipped[Calibration.MSE]), 300) > 0.85
 
 
+def small(module: Any, shape: tuple[int, ...]) -> tuple[Any, bytes, Ports, dict[str, Array]]:
+    """Convert a network, with 16 random inputs."""
+    inputs: dict[str, Array] = {"x": np.random.default_rng(0).normal(size=(16, *shape)).astype(np.float32)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, ports = COMPILER.convert(Network(module.eval()), {"x": inputs["x"][:1]}, True)
+    return module, model, ports, inputs
+
+
+def int8_of(module: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return what a network and its uniform int8 artifact compute."""
+    import torch
+
+    module, model, ports, inputs = small(module, shape)
+    layers = COMPILER.layers(model, HOST)
+    candidate = Candidate.of(layers.space, {layer.name: layer.widen(STATIC_8) for layer in layers.space.layers})
+    artifact = COMPILER.quantiser(model, COMPILER.calibrate(model, ports, inputs), layers, HOST).quantise(candidate)
+    runner = Runner(artifact, ports)
+    found = ports.decode({"o0": np.concatenate([runner.run(inputs, i)[0] for i in range(16)])})[0]
+    with torch.no_grad():
+        return np.asarray(module(torch.from_numpy(inputs["x"])).numpy()), found
+
+
+def test_what_clips_is_computed_with_the_layer_before_it() -> None:
+    from torch import nn
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(), nn.Conv2d(8, 8, 3), nn.Hardtanh(-0.5, 0.25))
+    pieces = read_network(small(network, (3, 9, 9))[1]).pieces
+    assert [piece.limits for piece in pieces if piece.weighted is not None] == [(0, 6), (-0.5, 0.25)]
+    assert not {"MAXIMUM", "MINIMUM", "CLIP"} & {piece.operator.kind for piece in pieces}
+    expected, found = int8_of(network, (3, 9, 9))
+    assert (expected.min(), expected.max()) == (-0.5, 0.25), "it clips"
+    assert np.abs(found - expected).max() < 0.02
+
+
+def test_a_bias_that_dwarfs_its_weights_is_kept() -> None:
+    import torch
+    from torch import nn
+
+    layer = nn.Linear(8, 4)
+    with torch.no_grad():
+        layer.weight[:2] *= 0
+        layer.weight[2] *= 1e-9
+        layer.bias.copy_(torch.tensor([1.0, -2.0, 0.5, 0.1]))
+    expected, found = int8_of(layer, (8,))
+    assert np.abs(found - expected).max() < 0.02
+
+
 def test_one_bit_is_offered_only_where_it_is_asked_for_and_computes_what_the_papers_say() -> None:
     import torch
 
