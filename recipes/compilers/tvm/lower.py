@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.layers import LayerMap
+from recipes.compilers.tvm.floats import own_kernel
 from recipes.compilers.tvm.integers import (
     Grid,
     activation_grid,
@@ -138,7 +139,17 @@ class _Lowering:
             self._integers[output] = Integers(self._repeat(piece, lambda tensor: self._integers[tensor].value),
                                               given.grid)
         else:
-            self._floats[output] = self._repeat(piece, self._float)
+            self._floats[output] = self._plain(piece)
+
+    def _plain(self, piece: Piece) -> Any:
+        """Emit a float operator without weights: by a kernel of our own, or as TVM lowers it."""
+        value, made = bindings_of(self._network.module)[piece.bindings[0]].value, self._shape(piece.operator.outputs[0])
+        inputs = tuple(self._shape(tensor) for tensor in piece.inputs)
+        found = own_kernel(value, inputs, made, self._isa.floating) if len(piece.bindings) == 1 else None
+        if found is None:
+            return self._repeat(piece, self._float)
+        return self._call(found.what, found.key, found.make, [self._float(tensor) for tensor in piece.inputs], made,
+                          FLOAT)
 
     # Tensors
 

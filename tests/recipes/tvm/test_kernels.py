@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recipes.compilers.tvm.host import host_target
-from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise
+from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise, matmul, smooth
 from recipes.compilers.tvm.kernels.convolution import Tile
 from recipes.compilers.tvm.kernels.isa import PLAIN, Arithmetic, Isa, isa_of
 from recipes.compilers.tvm.kernels.window import Window
@@ -159,6 +159,28 @@ class TestWithoutWeights:
         back = run(elementwise.dequantise("main", shape, arithmetic),
                    [got, np.array([scale], np.float32), np.array([zero], np.int32)], shape, "float32")
         assert np.array_equal(back, (got.astype(np.int32) - zero).astype(np.float32) * scale)
+
+    def test_products_of_matrices(self, number: int, isa: Isa) -> None:
+        dice = case(number, isa)
+        batch, rows, depth, columns = (int(n) for n in dice.integers(1, (4, 20, 40, 70)))
+        one = dice.standard_normal((batch, rows, depth)).astype(np.float32)
+        two = dice.standard_normal((batch, depth, columns)).astype(np.float32)
+        made = (batch, rows, columns)
+        got = run(matmul.matmul("main", batch, rows, depth, columns, isa.floating, (one.shape, two.shape), made),
+                  [one, two], made, "float32")
+        assert np.abs(got - one.astype(np.float64) @ two).max() < 1e-5 * depth
+
+    def test_softmax_and_gelu(self, number: int, isa: Isa) -> None:
+        dice = case(number, isa)
+        shape = tuple(int(n) for n in dice.integers(1, (4, 9, 70)))
+        x = (6 * dice.standard_normal(shape)).astype(np.float32)
+        x.flat[0] = dice.choice([-300, 0, 300])
+        wide = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
+        found = run(smooth.softmax("main", shape, isa.floating), [x], shape, "float32")
+        assert np.abs(found - wide / wide.sum(axis=-1, keepdims=True)).max() < 1e-6
+        expected = [each / 2 * (1 + math.erf(each / math.sqrt(2))) for each in x.ravel().tolist()]
+        found = run(smooth.gelu("main", shape, isa.floating), [x], shape, "float32")
+        assert np.abs(found.ravel() - expected).max() < 2e-6
 
     def test_sums(self, number: int, isa: Isa) -> None:
         dice, arithmetic = case(number, isa), isa.integer
