@@ -28,11 +28,14 @@ from recipes.compilers.tvm.module import bindings_of
 from recipes.compilers.tvm.network import FloatNetwork, Piece, Weighted
 from recipes.ports import Array
 from search.candidate import Candidate
+from search.errors import InfeasibleCandidate
 from search.space import LayerConfig, Scheme
 
 FOLLOWING = frozenset({"RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "STRIDED_SLICE", "BROADCAST_TO"})
 """Operators that do with integers what they do with floats."""
 FLOAT = "float32"
+MOST = 33_000
+"""Products of 8 bits, and of fewer bits moved up, that fit half of a 32-bit sum: 2^30 / (255 x 127)."""
 BIAS = 2 ** 30
 """The greatest bias as an integer: half of what a sum of products may come to."""
 Rounded = dict[tuple[int, int], tuple[Array, Array]]
@@ -207,6 +210,10 @@ class _Lowering:
         arithmetic, window, output = self._isa.integer, own.window, piece.operator.outputs[0]
         given, made = self._shape(piece.inputs[0]), self._shape(output)
         read, grid = self._integer(piece.inputs[0]), self._grid(output)
+        if (count := own.weight[0].size) > MOST:
+            where = piece.path or "the network itself"
+            raise InfeasibleCandidate(f"{piece.operator.kind} of {where}: each output sums "
+                                      f"{count:,} products; 32 bits hold {MOST:,} of them: keep it float32")
         real = np.zeros(window.kernels) if own.bias is None else own.bias.astype(np.float64)
         known = piece.operator.index, config.weight_bits
         if known not in self._rounded:

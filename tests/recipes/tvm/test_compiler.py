@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -228,6 +229,13 @@ def test_a_bias_that_dwarfs_its_weights_is_kept() -> None:
         layer.bias.copy_(torch.tensor([1.0, -2.0, 0.5, 0.1]))
     expected, found = int8_of(layer, (8,))
     assert np.abs(found - expected).max() < 0.02
+
+
+def test_a_sum_that_would_not_fit_32_bits_is_refused_with_its_layer() -> None:
+    from torch import nn
+
+    with pytest.raises(InfeasibleCandidate, match="FULLY_CONNECTED of wide: each output sums 40,000 products; 32"):
+        int8_of(nn.Sequential(OrderedDict(wide=nn.Linear(40_000, 2))), (40_000,))
 
 
 def test_one_bit_is_offered_only_where_it_is_asked_for_and_computes_what_the_papers_say() -> None:
