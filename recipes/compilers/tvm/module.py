@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
-LAYOUTS = {"relax.nn.conv2d": ["NHWC", "OHWI"], "relax.nn.max_pool2d": ["NHWC"], "relax.nn.avg_pool2d": ["NHWC"]}
+LAYOUTS = {"relax.nn.conv2d": ["NHWC", "OHWI"]}
 _SOURCES: Mapping[str, str] = {
     "convolution": "relax.nn.conv2d", "conv2d": "relax.nn.conv2d", "addmm": "relax.matmul", "mm": "relax.matmul",
     "bmm": "relax.matmul", "matmul": "relax.matmul", "linear": "relax.matmul", "add": "relax.add",
@@ -102,27 +102,34 @@ def _imported(program: torch.export.ExportedProgram) -> Any:
     passes = [relax.transform.DecomposeOpsForInference(), relax.transform.CanonicalizeBindings(),
               relax.transform.FoldConstant(), relax.transform.ConvertLayout(LAYOUTS), relax.transform.FoldConstant(),
               relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()]
-    return tvm.transform.Sequential(passes)(_bounded(module))
+    return tvm.transform.Sequential(passes)(_convertible(module))
 
 
-def _bounded(module: Any) -> Any:
-    """Write what clips as a maximum and a minimum: these are made channels last, `clip` is not."""
+def _convertible(module: Any) -> Any:
+    """Write what `ConvertLayout` cannot do in other words.
+
+    What clips becomes a maximum and a minimum: these are made channels last, `clip` is not. The axes of `squeeze` count
+    from the first one: from the last it dies.
+    """
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
     @mutator
-    class Bounds(PyExprMutator):  # type: ignore[misc] # TVM has no types
+    class Words(PyExprMutator):  # type: ignore[misc] # TVM has no types
         def visit_call_(self, call: Any) -> Any:
             found = super().visit_call_(call)
+            if operator_name(found) == "relax.squeeze" and found.attrs.axis is not None:
+                rank = len(found.args[0].ty.shape)
+                return relax.op.squeeze(found.args[0], [int(axis) % rank for axis in found.attrs.axis])
             if operator_name(found) != "relax.clip":
                 return found
             given, low, high = found.args
             above = self.builder_.emit(relax.op.maximum(given, relax.const(float(low.value), "float32")))
             return relax.op.minimum(above, relax.const(float(high.value), "float32"))
 
-    bounds = Bounds(module)
-    bounds.builder_.update_func(module.get_global_var("main"), bounds.visit_expr(module["main"]))
-    return bounds.builder_.get()
+    words = Words(module)
+    words.builder_.update_func(module.get_global_var("main"), words.visit_expr(module["main"]))
+    return words.builder_.get()
 
 
 def _unsupported(message: str, program: torch.export.ExportedProgram) -> str:

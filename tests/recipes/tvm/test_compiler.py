@@ -218,6 +218,20 @@ def test_what_clips_is_computed_with_the_layer_before_it() -> None:
     assert np.abs(found - expected).max() < 0.02
 
 
+@pytest.mark.parametrize("name", ["maximum", "average", "attention"])
+def test_other_networks_are_converted(name: str) -> None:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2) if name == "maximum" else nn.AvgPool2d(2)]
+    pooled = nn.Sequential(*layers, nn.Flatten(), nn.Linear(864, 10))
+    encoder = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=True)
+    module, shape = (encoder, (12, 32)) if name == "attention" else (pooled, (1, 28, 28))
+    expected, found = int8_of(module, shape)
+    assert np.abs(found - expected).max() < 0.03 * np.ptp(expected)
+
+
 def test_a_bias_that_dwarfs_its_weights_is_kept() -> None:
     import torch
     from torch import nn
