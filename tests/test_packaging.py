@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("orchestrator", "profilers", "device_farm", "recipes", "search")
 HEAVY = ("torch", "numpy", "scipy", "sqlalchemy", "pydantic", "paramiko", "optuna", "matplotlib", "ai_edge_litert",
          "xgboost")
-EXTRA = ("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+EXTRA = ("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "onnx")
 NOT_IMPORTED = {"demo", "__main__.py", "env.py", "versions"}
 """The demo networks are torch code, `__main__` runs the agent, Alembic runs its environment and its steps."""
 MAX_HELP_CPU_S = 0.5

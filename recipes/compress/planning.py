@@ -19,6 +19,7 @@ FEW = 4
 """Examples on which structure is looked at: what is executed, what is coupled."""
 FIXED: Mapping[str, str] = MappingProxyType({
     "tflite": "a .tflite model has fixed shapes and no PyTorch network to narrow; give the network as FILE.py:FACTORY",
+    "onnx": "an ONNX graph has fixed shapes; give the network as FILE.py:FACTORY",
     "pt2": "an exported .pt2 graph has fixed shapes; give the network as FILE.py:FACTORY"})
 """Kinds of references that cannot be pruned, and why."""
 

@@ -58,6 +58,8 @@ def load_network(reference: Reference) -> Network:
 
     if reference.kind == "pt2":
         return _load_exported(reference)
+    if reference.kind == "onnx":
+        return _load_onnx(reference)
     factory: Callable[[], Any]
     shapes: Mapping[str, Shape] = {}
     if reference.kind == "demo":
@@ -107,6 +109,15 @@ def _load_exported(reference: Reference) -> Network:
     shapes = {node.name: tuple(size if isinstance(size, int) else None for size in node.meta["val"].shape[1:])
               for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs}
     return Network(module, tuple(inputs) if args.num_children else (), {name: shapes[name] for name in inputs})
+
+
+def _load_onnx(reference: Reference) -> Network:
+    """Rebuild the network of an ONNX file."""
+    from recipes.models.onnx.load import load_onnx
+
+    module, file = load_onnx(reference)
+    settle(module, reference.text)
+    return Network(module, tuple(port.name for port in file.inputs), {port.name: port.shape for port in file.inputs})
 
 
 def settle(module: torch.nn.Module, name: str) -> None:

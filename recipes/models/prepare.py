@@ -22,6 +22,7 @@ from recipes.compress.weights import weights_bytes
 from recipes.errors import DataError, ModelError
 from recipes.models.dataset import Dataset, apply_metrics, check_labels, load_data
 from recipes.models.network import Network, check_repeatable, load_network, parameter_count, run
+from recipes.models.onnx.check import check_onnx
 from recipes.models.source import Reference
 from recipes.ports import Array, Ports
 from recipes.steps import run_step
@@ -103,11 +104,13 @@ def prepare(compiler: Compiler, model: Reference, data: Reference, blob_folder: 
         statistics = compiler.calibrate(imported.model, imported.ports, dataset.splits["calibration"].inputs)
     kept = {name: split for name, split in dataset.splits.items() if name != "train"}
     splits = {name: blobs.put_bytes(split.to_bytes()).sha256 for name, split in kept.items()}
+    reads = ("onnx",) if model.kind == "onnx" else ()
     prepared = Prepared(
         float_model=blobs.put_bytes(imported.model).sha256, statistics=blobs.put_bytes(statistics).sha256,
         ports=imported.ports, splits=splits, examples={name: split.examples for name, split in kept.items()},
         metric_names=tuple(dataset.metrics), reference=imported.reference, parameters=imported.parameters,
-        versions={name: version(name) for name in dict.fromkeys((*compiler.converts_with, *compiler.quantises_with))})
+        versions={name: version(name) for name in dict.fromkeys((*reads, *compiler.converts_with,
+                                                                 *compiler.quantises_with))})
     return prepared if prune is None else _with_plan(prepared, prune, model, imported.network, dataset, blobs)
 
 
@@ -131,6 +134,8 @@ def _import_network(compiler: Compiler, reference: Reference, dataset: Dataset, 
     """Run a network in PyTorch, then convert it."""
     network = load_network(reference)
     positional, calibration = dataset.positional, dataset.splits["calibration"].inputs
+    if reference.kind == "onnx":
+        check_onnx(reference, network, calibration, positional)
     outputs = run(network, calibration, positional, "the calibration inputs")
     check_repeatable(network, calibration, positional, outputs, reference.text)
     _check_targets(dataset, outputs[0].shape)

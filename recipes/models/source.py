@@ -1,4 +1,4 @@
-"""Where a network comes from: `demo:NAME`, `file.py:factory`, `package.module:factory`, .pt2, .tflite."""
+"""Where a network comes from: `demo:NAME`, `file.py:factory`, `package.module:factory`, .pt2, .onnx, .tflite."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from recipes.boundary import foreign
 from recipes.errors import DataError, ModelError
 
 DEMOS = ("residual", "separable", "transformer")
+FILES = (".pt2", ".onnx", ".tflite")
 OUR_PACKAGES = ("orchestrator", "search", "device_farm", "profilers", "recipes")
 
 
@@ -26,7 +27,7 @@ class Reference:
     text: str
     """As the user wrote it."""
     kind: str
-    """`demo`, `file` (a Python file), `module`, `pt2` or `tflite`."""
+    """`demo`, `file` (a Python file), `module`, `pt2`, `onnx` or `tflite`."""
     target: str
     """Absolute path, dotted module, or the demo's name."""
     factory: str = ""
@@ -43,7 +44,7 @@ def parse_model(text: str, base: Path) -> Reference:
                              + ", ".join(f"demo:{demo}" for demo in DEMOS))
         return Reference(text, "demo", name)
     suffix = Path(text).suffix
-    if suffix in (".pt2", ".tflite"):
+    if suffix in FILES:
         path = (base / text).resolve()
         if not path.is_file():
             raise ModelError(_no_file("--model", text, path))
@@ -64,7 +65,7 @@ def _factory(text: str, base: Path, option: str, error: type[ModelError] | type[
     target, colon, factory = text.rpartition(":")
     if not colon or not factory.isidentifier():
         raise error(f"{option} {text!r}: expected FILE.py:FACTORY or PACKAGE.MODULE:FACTORY"
-                    + (", demo:NAME, a .pt2 or a .tflite file" if option == "--model" else ""))
+                    + (", demo:NAME, a .pt2, .onnx or .tflite file" if option == "--model" else ""))
     if target.endswith(".py"):
         path = (base / target).resolve()
         if not path.is_file():

@@ -28,6 +28,7 @@ from recipes.ports import Ports
 from recipes.target import Target
 from search.candidate import Candidate
 from search.space import Calibration
+from tests.recipes.onnx.graphs import exported
 
 Arrays = dict[str, NDArray[Any]]
 TARGET = Target("x86_64", "litert", "2.3.0")
@@ -243,23 +244,23 @@ class Case:
 
 
 @cache
-def case(name: str, folder: Path | None = None) -> Case:
-    """Convert a network, by way of a .pt2 file in `folder` if there is one."""
-    network, inputs, positional = made(name, folder)
+def case(name: str, folder: Path | None = None, kind: str = "pt2") -> Case:
+    """Convert a network, by way of a file in `folder` if there is one."""
+    network, inputs, positional = made(name, folder, kind)
     return Case(network, inputs, positional,
                 *convert(network, {n: a[:1] for n, a in inputs.items()}, positional))
 
 
-def converted(name: str, folder: Path | None = None) -> Converted:
+def converted(name: str, folder: Path | None = None, kind: str = "pt2") -> Converted:
     """Convert a network, run it and compare."""
-    made = case(name, folder)
+    made = case(name, folder, kind)
     wanted = run(made.network, made.inputs, made.positional, name)
     got = executed(made.model, made.ports, made.inputs)
     return Converted(worst_output(wanted, got).deviation, made.model, made.ports, made.layers,
                      made.difference(made.model))
 
 
-def made(name: str, folder: Path | None = None) -> tuple[Network, Arrays, bool]:
+def made(name: str, folder: Path | None = None, kind: str = "pt2") -> tuple[Network, Arrays, bool]:
     """Make a network with its inputs; tell whether they go by position."""
     make, inputs_of = NETWORKS[name]
     torch.manual_seed(0)
@@ -268,6 +269,8 @@ def made(name: str, folder: Path | None = None) -> tuple[Network, Arrays, bool]:
     if folder is None:
         settle(module, name)
         return Network(module), inputs, positional
+    if kind == "onnx":
+        return load_network(exported(module, inputs, folder)), inputs, positional
     example = tuple(torch.from_numpy(a[:1]) for a in inputs.values())
     path = folder / f"{name}.pt2"
     torch.export.save(torch.export.export(module.eval(), example), path)

@@ -62,6 +62,18 @@ def test_a_pt2_gives_the_same_model_as_the_network_in_it(name: str, pool: Proces
     assert archive.ports == network.ports
 
 
+@pytest.mark.parametrize("name", ["flat", "segmenting", "shared", "pair", "signal", "underscores", "bytes"])
+def test_an_onnx_file_gives_the_same_model_as_the_network_in_it(name: str, pool: ProcessPoolExecutor,
+                                                                tmp_path: Path) -> None:
+    file = pool.submit(converted, name, tmp_path, "onnx").result()
+    network = pool.submit(converted, name).result()
+    assert file.deviation < EXACT
+    assert file.difference is None
+    assert file.layers.space == network.layers.space
+    assert kinds(file) == kinds(network)
+    assert file.ports == network.ports
+
+
 def test_images_are_channels_last_and_vectors_stay(pool: ProcessPoolExecutor) -> None:
     ports = pool.submit(converted, "pair").result().ports
     assert [(p.source, p.shape, p.channels_last) for p in ports.inputs] == [

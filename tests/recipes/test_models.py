@@ -85,6 +85,7 @@ def study(tmp_path: Path, pool: ProcessPoolExecutor) -> Study:
     ("demo:residuall", "demo:residual, demo:separable, demo:transformer"),
     ("gone.py:make", "no such file"),
     ("gone.pt2", "no such file"),
+    ("gone.onnx", "no such file"),
     ("folder.pt2", "this is a folder"),
     ("model.pt", "expected FILE.py:FACTORY"),
     ("net.py", "expected FILE.py:FACTORY"),
