@@ -29,7 +29,7 @@ class StudyConfig(BaseModel):
     schema_version: Literal[1] = Field(1, alias="schema", description="Version of this format: 1.")
     study: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="Name in the store.")
     model: str = Field("demo:residual", description="demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, or the path "
-                                                    "of a .pt2 or of a float .tflite.")
+                                                    "of a .pt2, of an .onnx or of a float .tflite.")
     data: str = Field("demo:fashion_mnist", description="FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.")
     device: str = Field("local", description="A board's name or a kind in the inventory; or local, sim.")
     budget: str | None = Field(None, description="Latency: 10ms, 0.5x (of float32) or 0.6x:int8.")
@@ -135,7 +135,7 @@ EXPECTED = {
     "schema": f"{STUDY_SCHEMA}, the version of this format",
     "study": "a name (in quotes if it is a number) of at most 80 letters, digits, '.', '_' and '-' that begins with "
              "a letter or digit",
-    "model": "demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, or the path of a .pt2 or .tflite file",
+    "model": "demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, or the path of a .pt2, .onnx or .tflite file",
     "data": "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
     "device": "a board's name or kind, or local, sim",
     "budget": 'a latency with its unit, e.g. "10ms" or "0.5x"',

@@ -89,7 +89,7 @@ def search(
         parser=number, metavar="<float>", help="Probability with which the budget must be met. [default: 0.95]",
         rich_help_panel=_GOAL)] = None,
     model: Annotated[str | None, typer.Option(
-        help="demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, a .pt2 or a float .tflite. "
+        help="demo:NAME, FILE.py:FACTORY, PACKAGE.MODULE:FACTORY, a .pt2, an .onnx or a float .tflite. "
              "[default: demo:residual]")] = None,
     data: Annotated[str | None, typer.Option(help="FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.")] = None,
     config: Annotated[Path | None, typer.Option(
