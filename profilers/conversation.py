@@ -75,6 +75,14 @@ class Message:
             raise self._wrong(name, "a list of texts")
         return tuple(value)
 
+    def rows(self, name: str) -> tuple[Message, ...]:
+        """Return a list of lists, whose places are the names "0", "1"... of fields. Raises AgentMismatch."""
+        value = self.fields.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, list) for item in value):
+            raise self._wrong(name, "a list of lists")
+        return tuple(Message({"type": self.fields.get("type"), **{str(i): field for i, field in enumerate(item)}})
+                     for item in value)
+
     def part(self, name: str) -> Message:
         """Return an object inside this one. Raises AgentMismatch."""
         value = self.fields.get(name)

@@ -17,6 +17,8 @@ class MeasureSettings:
     target_ci: float = 0.01
     """Sampling ends when the 95 % interval of the median is within +- this share of it."""
     max_warmup_s: float = 0.5
+    max_profile_s: float = 0.1
+    """Runs after the timed ones, in which a runtime that can times its kernels one by one."""
     timeout_s: float = 60.0
     """An artifact whose session takes longer is hung: the candidate's fault."""
 
@@ -31,6 +33,17 @@ class Sensors:
     throttled: str | None = None
     """The board's own word for it, e.g. `0x50000`; None when it has none."""
     load_1m: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """One call of a kernel within a run."""
+
+    kernel: str
+    layer: str
+    """Module path of the PyTorch network; empty where the compiler does not say."""
+    ns: int
+    """Median over the profiled runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +71,6 @@ class Measurement:
     simulated: bool
     """True when the times come from a model and not from a clock."""
     session_s: float
-    """Warm-up, timed and golden runs, as the agent saw them: overhead is what the controller adds."""
+    """Warm-up, timed, profiled and golden runs, as the agent saw them: overhead is what the controller adds."""
+    kernels: tuple[KernelTime, ...] = ()
+    """In the order of their calls; none where the runtime does not time them."""

@@ -21,7 +21,7 @@ from device_farm.facts import BoardFacts
 from device_farm.transport import Transport
 from profilers.agent import protocol
 from profilers.conversation import AgentError, Conversation, Message
-from profilers.measurement import Measurement, MeasureSettings, Sensors
+from profilers.measurement import KernelTime, Measurement, MeasureSettings, Sensors
 from profilers.refusals import translated
 from recipes.artifact import Artifact
 
@@ -192,7 +192,7 @@ class AgentRunner:
             warmup_runs=reply.integer("warmup_runs"), load_s=reply.number("load_s"),
             before=_sensors(reply.part("before")), after=_sensors(reply.part("after")),
             peak_rss_bytes=reply.integer("peak_rss_bytes"), simulated=False,
-            session_s=reply.number("session_s"))
+            session_s=reply.number("session_s"), kernels=read_kernels(reply))
         return MeasuredSession(measurement, self._outputs(reply.part("outputs")))
 
     def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
@@ -270,6 +270,11 @@ def read_outputs(file: Path | io.BytesIO) -> tuple[NDArray[Any], ...]:
     """Read `o0`, `o1`... of an .npz file, in this order. Raises ValueError, KeyError or BadZipFile."""
     with np.load(file, allow_pickle=False) as arrays:
         return tuple(arrays[f"o{position}"] for position in range(len(arrays.files)))
+
+
+def read_kernels(reply: Message) -> tuple[KernelTime, ...]:
+    """Read [kernel, layer, nanoseconds] of every call. Raises AgentMismatch."""
+    return tuple(KernelTime(row.text("0"), row.text("1"), row.integer("2")) for row in reply.rows("kernels"))
 
 
 def _sensors(message: Message) -> Sensors:

@@ -100,6 +100,28 @@ def pareto(name: Name, metric: Metric = None, store: StoreFolder = None, format_
 
 
 @app.command()
+def layers(
+    name: Name,
+    candidate: Annotated[str | None, typer.Option(
+        help="Its name, or the beginning of its id. [default: the winner]", show_default=False)] = None,
+    store: StoreFolder = None, format_: Output = Format.TEXT, debug: Debug = False,
+) -> None:
+    """Show where a candidate's time goes, layer by layer, as the board measured it (--compiler tvm)."""
+    with verb(debug), opened(store) as found:
+        from orchestrator.layers_view import layers_document, print_layers
+        from orchestrator.study_view import view_of
+
+        document = layers_document(found, view_of(found, name), candidate)
+
+        def as_text() -> None:
+            from rich.console import Console
+
+            print_layers(document, Console())
+
+        print_document(document, format_, as_text)
+
+
+@app.command()
 def pick(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The study's name.", show_default=False)] = None,
     study: Annotated[str | None, typer.Option(help="The same.", show_default=False)] = None,

@@ -16,7 +16,15 @@ from orchestrator.schemas.dry_run import DryRunDocument
 from orchestrator.schemas.init import InitDocument
 from orchestrator.schemas.recipes import RecipeExported, RecipesList, RecipeVerified
 from orchestrator.schemas.search import SearchDocument
-from orchestrator.schemas.studies import StudiesList, StudyPareto, StudyPick, StudyPlot, StudyRemoved, StudyShow
+from orchestrator.schemas.studies import (
+    StudiesList,
+    StudyLayers,
+    StudyPareto,
+    StudyPick,
+    StudyPlot,
+    StudyRemoved,
+    StudyShow,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: Mapping[str, Any] = {
@@ -26,6 +34,7 @@ DOCUMENTS: Mapping[str, Any] = {
     "studies-list": StudiesList,
     "studies-show": StudyShow,
     "studies-pareto": StudyPareto,
+    "studies-layers": StudyLayers,
     "studies-pick": StudyPick,
     "studies-plot": StudyPlot,
     "studies-rm": StudyRemoved,

@@ -126,6 +126,37 @@ class StudyPareto(TypedDict):
 
 
 @strict
+class LayerTime(TypedDict):
+    """What one layer takes of an inference."""
+
+    layer: str | None
+    """Module path; null: operators between layers."""
+    config: str | None
+    """Null for what is no variable of the search."""
+    latency_s: float
+    share: float
+    """Of the sum of all layers."""
+    beside_s: float | None
+    """The same layer in `beside`."""
+
+
+@strict
+class StudyLayers(TypedDict):
+    """`orchestrator studies layers NAME`."""
+
+    schema: Literal[1]
+    study: str
+    candidate_id: str
+    name: str | None
+    latency_s: float
+    """Sum of the layers: the median latency of the sessions in which they were timed."""
+    beside: str | None
+    """The uniform recipe in `beside_s`: int8, else float32."""
+    layers: list[LayerTime]
+    """In the order of their first calls."""
+
+
+@strict
 class StudyPick(TypedDict):
     """`orchestrator studies pick NAME`."""
 

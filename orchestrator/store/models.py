@@ -111,6 +111,8 @@ class MeasurementRow(Base, table=True):
     peak_rss_bytes: int | None = Field(default=None, sa_type=BigInteger)
     simulated: bool
     session_s: float
+    kernels: list[JsonValue] = Field(default_factory=list, sa_type=JSON)
+    """[kernel, layer, nanoseconds] of every call."""
 
 
 class BoardDeath(Base, table=True):

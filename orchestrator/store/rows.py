@@ -25,7 +25,7 @@ from orchestrator.store.records import (
     Where,
 )
 from orchestrator.store.samples import pack, unpack
-from profilers.measurement import Measurement, Sensors
+from profilers.measurement import KernelTime, Measurement, Sensors
 from search.space import FOR_ALL, Calibration, Clipping, Layer, LayerConfig, PruneGroup, SearchSpace
 
 
@@ -139,7 +139,8 @@ def measurement_row(trial_id: uuid.UUID, measurement: Measurement, purpose: Purp
         wall_ns=pack(measurement.wall_ns), cpu_ns=pack(measurement.cpu_ns),
         warmup_runs=measurement.warmup_runs, load_s=measurement.load_s, before=asdict(measurement.before),
         after=asdict(measurement.after), peak_rss_bytes=measurement.peak_rss_bytes,
-        simulated=measurement.simulated, session_s=measurement.session_s)
+        simulated=measurement.simulated, session_s=measurement.session_s,
+        kernels=[[call.kernel, call.layer, call.ns] for call in measurement.kernels])
 
 
 def measurement_record(row: MeasurementRow) -> MeasurementRecord:
@@ -150,9 +151,15 @@ def measurement_record(row: MeasurementRow) -> MeasurementRecord:
         threads=row.threads, wall_ns=unpack(row.wall_ns), cpu_ns=unpack(row.cpu_ns),
         warmup_runs=row.warmup_runs, load_s=row.load_s, before=_sensors(row.before),
         after=_sensors(row.after), peak_rss_bytes=row.peak_rss_bytes, simulated=row.simulated,
-        session_s=row.session_s)
+        session_s=row.session_s, kernels=tuple(_kernel(call) for call in row.kernels))
     return MeasurementRecord(row.id, row.trial_id, Purpose(row.purpose), row.session, measurement,
                              row.finished_at)
+
+
+def _kernel(call: JsonValue) -> KernelTime:
+    if not isinstance(call, list) or len(call) != 3:
+        raise ValueError(f"kernels: expected [kernel, layer, nanoseconds], got {call!r}")
+    return KernelTime(str(call[0]), str(call[1]), int(_number(call[2]) or 0))
 
 
 def step_record(row: Step) -> StepRecord:

@@ -8,7 +8,7 @@ from typing import Any
 from profilers.agent.protocol import BAD_REQUEST, Refusal
 
 COUNTS = ("threads", "min_runs", "max_runs")
-TIMES = ("max_sampling_s", "target_ci", "max_warmup_s", "timeout_s")
+TIMES = ("max_sampling_s", "target_ci", "max_warmup_s", "max_profile_s", "timeout_s")
 
 
 class Request:

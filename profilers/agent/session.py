@@ -39,7 +39,7 @@ def perform(job: dict[str, Any], runtime: Any, emit: Callable[[dict[str, Any]], 
 
 
 def measure(job: dict[str, Any], runtime: Any) -> dict[str, Any]:
-    """Load, run the golden inputs, warm up, sample."""
+    """Load, run the golden inputs, warm up, sample; then time kernels, where the runtime can."""
     settings = job["settings"]
     started = time.perf_counter()
     interpreter = load(job["artifact"], job["sha256"], runtime, settings["threads"])
@@ -53,10 +53,12 @@ def measure(job: dict[str, Any], runtime: Any) -> dict[str, Any]:
     wall_ns, cpu_ns = sample(interpreter, settings, started + settings["timeout_s"] / 2)
     gc.enable()
     after = sensors.read()
+    profile = getattr(interpreter, "profile", None)
+    kernels = profile(settings["max_profile_s"]) if profile is not None else []
     ended = time.perf_counter()
     return {
         "type": "result", "load_s": loaded - started, "session_s": ended - loaded, "warmup_runs": warmup_runs,
-        "wall_ns": wall_ns, "cpu_ns": cpu_ns, "before": before, "after": after,
+        "wall_ns": wall_ns, "cpu_ns": cpu_ns, "kernels": kernels, "before": before, "after": after,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "outputs": tensors.inline_or_write(outputs, job["outputs"]),
     }

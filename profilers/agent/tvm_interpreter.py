@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
+import time
 from typing import Any
 
 import numpy as np
 
 DESCRIPTION = "ports"
-"""The function of an artifact that returns its inputs and outputs as JSON."""
+"""The function of an artifact that returns its inputs and outputs as JSON, and the layers of its kernels."""
+MIN_PROFILED = 5
+"""Runs that are profiled at least, however slow the artifact is."""
+MAX_PROFILED = 200
+OWN_KERNEL = re.compile(r"_[0-9a-f]{16}$")
+"""Names of kernels of ours end like this; the description has the layer of each of their calls, in order."""
 
 
 class Interpreter:
@@ -38,6 +45,7 @@ class Interpreter:
         described = json.loads(str(self._machine[DESCRIPTION]()))
         self._inputs = [_detail(place, entry) for place, entry in enumerate(described["inputs"])]
         self._outputs = [_detail(place, entry) for place, entry in enumerate(described["outputs"])]
+        self._layers: list[str] = described.get("layers", [])
         self._given: list[Any] = [None] * len(self._inputs)
 
     def allocate_tensors(self) -> None:
@@ -64,6 +72,37 @@ class Interpreter:
     def get_tensor(self, index: int) -> Any:
         """Return an output of the last run."""
         return self._machine.get_outputs("main")[index].numpy()
+
+    def profile(self, max_s: float) -> list[list[Any]]:
+        """Run for some more time with a clock around every kernel.
+
+        Returns:
+            [kernel, layer, median nanoseconds] of every call of a run, in order.
+        """
+        names: list[str] = []
+        times: list[int] = []
+        clock, runs, begun = time.perf_counter_ns, 0, 0
+
+        def around(function: Any, name: str, before: bool, returned: Any, *arguments: Any) -> None:
+            nonlocal begun
+            if before:
+                begun = clock()
+                return
+            took = clock() - begun
+            if not name.startswith("vm."):
+                names.append(name)
+                times.append(took)
+
+        self._machine.set_instrument(around)
+        end = time.monotonic() + max_s
+        while runs < MIN_PROFILED or (runs < MAX_PROFILED and time.monotonic() < end):
+            self._invoke("main")
+            runs += 1
+        calls = len(names) // runs
+        medians = np.median(np.array(times).reshape(runs, calls), axis=0) if calls else []
+        layers = iter(self._layers)
+        return [[name, next(layers, "") if OWN_KERNEL.search(name) else "", int(median)]
+                for name, median in zip(names[:calls], medians)]  # noqa: B905 - boards have Python 3.8
 
 
 def try_out() -> None:

@@ -56,6 +56,22 @@ def test_the_recipe_is_exported_verified_and_runs_by_its_readme(searched: tuple[
     assert ran.stdout.startswith("[[")
 
 
+def test_the_times_of_its_layers_add_up_to_its_latency(searched: tuple[Path, Any]) -> None:
+    folder, document = searched
+    shown = run("studies", "layers", "tvm", "--store", folder / "store", "--format", "json", cwd=folder)
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads(shown.stdout)
+    jsonschema.validate(found, schema_of("studies-layers"))
+    times = {row["layer"]: row["latency_s"] for row in found["layers"]}
+    assert sum(times.values()) == pytest.approx(found["latency_s"])
+    assert found["latency_s"] == pytest.approx(document["winner"]["latency_s"]["median"], rel=0.3)
+    assert {row["layer"] for row in found["layers"] if row["config"]} >= {"stem.0", "head"}
+    assert all(row["beside_s"] > 0 for row in found["layers"] if row["config"]), "float32 is measured beside it"
+    text = run("studies", "layers", "tvm", "--candidate", "float32", "--store", folder / "store", cwd=folder)
+    assert max(map(len, text.stdout.splitlines())) <= 80
+    assert "float32: " in text.stdout
+
+
 def test_another_candidate_is_picked_with_its_recipe(searched: tuple[Path, Any]) -> None:
     folder, document = searched
     done = run("studies", "pick", "tvm", "--max-drop", "100", "--output", folder / "picked", "--store",

@@ -96,6 +96,8 @@ class _Lowering:
         self._floats: dict[int, Any] = {}
         self._integers: dict[int, Integers] = {}
         self._kernels: dict[str, Callable[[], Any]] = {}
+        self._path = ""
+        self._paths: list[str] = []
 
     def run(self, candidate: Candidate, watched: Sequence[int]) -> Lowered:
         """Return the module and its kernels."""
@@ -117,17 +119,18 @@ class _Lowering:
         return Lowered(self._block.finalize(), self._kernels)
 
     def _ports(self) -> str:
-        """Describe inputs and outputs: what the library returns when it is asked."""
+        """Describe inputs, outputs and the layers of the kernels' calls: what the library returns when it is asked."""
         graph = self._network.graph
 
         def entry(name: str, tensor: int) -> dict[str, object]:
             return {"name": name, "shape": graph.tensors[tensor].shape, "dtype": graph.tensors[tensor].dtype.lower()}
 
         return json.dumps({"inputs": [entry(port.name, port.tensor) for port in graph.inputs],
-                           "outputs": [entry(port.name, port.tensor) for port in graph.outputs]})
+                           "outputs": [entry(port.name, port.tensor) for port in graph.outputs],
+                           "layers": self._paths})
 
     def _emit(self, piece: Piece, config: LayerConfig) -> None:
-        kind, output = piece.operator.kind, piece.operator.outputs[0]
+        self._path, kind, output = piece.path, piece.operator.kind, piece.operator.outputs[0]
         static = config.scheme is Scheme.STATIC
         if piece.weighted is not None:
             emit = self._weighted_floats if not static else (
@@ -331,6 +334,7 @@ class _Lowering:
 
         name = f"{what}_{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
         self._kernels.setdefault(name, lambda: make(name))
+        self._paths.append(self._path)
         return self._block.emit(relax.op.call_dps_packed(name, list(arguments), relax.TensorType(shape, dtype)))
 
 
