@@ -179,10 +179,14 @@ class Bench:
             FarmError: ours, after a bounded number of attempts.
             KeyboardInterrupt: the user wants no more waiting.
         """
-        session = self._examined(job, lambda runner: runner.measure(
-            job.artifact, job.golden_inputs, settings or self.settings))
+        session = self.session(job, settings)
         check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
         return session.measurement
+
+    def session(self, job: Job, settings: MeasureSettings | None = None) -> MeasuredSession:
+        """Measure an artifact whose outputs the caller judges. Raises as `measure`."""
+        return self._examined(job, lambda runner: runner.measure(
+            job.artifact, job.golden_inputs, settings or self.settings))
 
     def run(self, job: Job, inputs: Path, outputs: Path) -> None:
         """Run a file of examples on the board. Raises as `measure`."""

@@ -40,7 +40,7 @@ def conclude(store: Store, outcome: Outcome) -> Document:
         place = export_bundle(
             recipe_folder(store, bench.config.study), _facts(outcome, winner), store.blobs,
             artifact=built.artifact.sha256, float_model=built.float_model.model,
-            statistics=built.float_model.statistics, overwrite=True)
+            statistics=built.float_model.statistics, schedules=built.schedules, overwrite=True)
     document = search_document(outcome, place)
     store.set_document(outcome.study.id, document)
     return document

@@ -51,7 +51,7 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
         "outputs": tuple(PortEntry.of(p) for p in ports.outputs),
         "measured": (_measured(store, found),), "accuracy": _accuracy(found)})
     return export_bundle(output, facts, store.blobs, artifact=artifact, float_model=origin["float_model"],
-                         statistics=origin["statistics"], overwrite=overwrite)
+                         statistics=origin["statistics"], schedules=origin.get("schedules"), overwrite=overwrite)
 
 
 def _older_origin(store: Store, view: StudyView, own: Recipe, candidate: Candidate) -> Mapping[str, str]:

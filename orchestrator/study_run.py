@@ -43,7 +43,7 @@ from orchestrator.store.records import (
 )
 from orchestrator.store.store import Store
 from orchestrator.units import counted, parse_budget, parse_seconds
-from orchestrator.workbench import Workbench, open_workbench, with_space
+from orchestrator.workbench import PREPARE, Workbench, open_workbench, with_space
 from search.candidate import Candidate
 from search.goal import Goal, Requirement
 from search.proposers.stopping import Why
@@ -92,7 +92,8 @@ class StudyRun:
             self._refuse_changes()
         else:
             self._refuse_existing()
-        workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress, self._stop)
+        workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress, self._stop,
+                                   self._store.study(self._config.study) if self._resume else None)
         with handled(self._interrupt), workbench as bench:
             self._check_metrics(bench)
             known_model(self._store, bench.board.kind, self._config.prior)
@@ -215,10 +216,11 @@ class StudyRun:
         outputs = {"float_model": prepared.float_model, "statistics": prepared.statistics,
                    **({"reference_outputs": prepared.reference.outputs} if prepared.reference else {}),
                    **({"plan": prepared.plan} if prepared.plan else {}),
+                   **({"schedules": bench.builder.schedules} if bench.builder.schedules else {}),
                    **({"weights": prepared.pruning.weights} if prepared.pruning else {}),
                    **{f"split:{name}": blob for name, blob in prepared.splits.items()}}
         key = digest_of({"model": prepared.model_digest, "outputs": dict(outputs), "tools": dict(prepared.versions)})
-        self._store.put_step(study.id, StepRecord(key, "prepare", outputs, dict(prepared.versions)))
+        self._store.put_step(study.id, StepRecord(key, PREPARE, outputs, dict(prepared.versions)))
         return study
 
     def _take_changes(self, study: StudyRecord) -> None:

@@ -21,7 +21,9 @@ from orchestrator.config import StudyConfig, parse_accuracy
 from orchestrator.executor import HostPool
 from orchestrator.objectives import parse_objectives
 from orchestrator.progress import Progress
+from orchestrator.store.records import StudyRecord
 from orchestrator.store.store import Store
+from orchestrator.tuned import Tuned, tuned
 from profilers.accuracy import EvaluationInputs, evaluate, run_reference
 from profilers.measurement import MeasureSettings
 from recipes.blobs import BlobStore
@@ -42,6 +44,8 @@ from search.space import FLOAT32, SearchSpace
 
 T = TypeVar("T")
 WORKERS = 2
+PREPARE = "prepare"
+"""Name of the step that a study begins with."""
 MIN_RUNS = {"median": 20, "mean": 20, "p90": 100, "p99": 500}
 """Timed runs that a statistic needs at least: five runs beyond p99, ten beyond p90."""
 
@@ -76,7 +80,8 @@ class Workbench:
 
 @contextmanager
 def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
-                   progress: Progress, stop: threading.Event | None = None) -> Iterator[Workbench]:
+                   progress: Progress, stop: threading.Event | None = None,
+                   earlier: StudyRecord | None = None) -> Iterator[Workbench]:
     """Prepare the model in a worker, connect to the board, derive the space; close it all at the end.
 
     Args:
@@ -86,6 +91,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
         base: the folder from which relative paths of the configuration count.
         progress: takes events.
         stop: set when the user wants no more waiting for the board.
+        earlier: the study that is continued, with the tiles that it began with.
 
     Raises:
         ModelError, DataError, InventoryError: what the user gave is wrong.
@@ -111,13 +117,19 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
             evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, prepared.metric_names,
                                          place, agent, parse_accuracy(config.accuracy))
             layers = _map_layers(compiler, store, prepared, target, model)
+            known = tuned(store, compiler, board.kind, store.blobs.path(prepared.float_model).read_bytes(), layers,
+                          target) if earlier is None else Tuned(layers, _schedules_of(store, earlier), None)
+            layers = known.layers
+            if known.note:
+                progress.note(known.note)
             grouped = _with_groups(store, prepared, layers if config.prune else _plain_for_all(layers))
             if config.prune and not grouped.layers.space.groups:
                 progress.note("--prune: no channels can be pruned: " + "; ".join(
                     f"{entry.name}: {entry.reason}" if entry.name else entry.reason for entry in grouped.left_out))
             progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
             builder = BuildInputs(compiler, store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports,
-                                  prepared.splits["calibration"], target, config.io, prepared.pruning)
+                                  prepared.splits["calibration"], target, config.io, prepared.pruning,
+                                  known.schedules)
             _check_conversion(pool, prepared, layers, builder, evaluator, model)
             yield Workbench(
                 store, config, board, bench, pool, prepared, grouped.layers, builder,
@@ -184,6 +196,11 @@ def _map_layers(compiler: Compiler, store: Store, prepared: Prepared, target: Ta
         return compiler.layers(store.blobs.path(prepared.float_model).read_bytes(), target)
     except ValueError as error:
         raise ModelError(f"{model.text}: {error}") from error
+
+
+def _schedules_of(store: Store, study: StudyRecord) -> str | None:
+    """Return the tiles of a study that began earlier."""
+    return next((step.outputs.get("schedules") for step in store.steps(study.id) if step.name == PREPARE), None)
 
 
 def _plain_for_all(layers: LayerMap) -> LayerMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -212,11 +212,13 @@ class SearchSpace:
         return {group.name: group for group in self.groups}
 
     def part_of(self, other: SearchSpace) -> bool:
-        """Tell whether another space has the same layers and groups, and every choice for all layers that this one has.
+        """Tell whether another space has the same layers and groups, and every choice that this one has.
 
-        A study from before there were more such choices goes on with its own.
+        A study from before there were more choices, or with those alone that paid then, goes on with its own.
         """
-        return ((self.compiler, self.layers, self.groups) == (other.compiler, other.layers, other.groups)
+        return ((self.compiler, len(self.layers), self.groups) == (other.compiler, len(other.layers), other.groups)
+                and all(mine == replace(theirs, choices=mine.choices) and set(mine.choices) <= set(theirs.choices)
+                        for mine, theirs in zip(self.layers, other.layers, strict=True))
                 and set(self.calibrations) <= set(other.calibrations) and set(self.clippings) <= set(other.clippings))
 
     @property

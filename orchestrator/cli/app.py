@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import costmodel, devices, doctor, init, recipes, search, studies
+from orchestrator.cli import costmodel, devices, doctor, init, recipes, search, studies, tune
 
 app = typer.Typer(
     name="orchestrator", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -16,6 +16,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 goal met, 1 not met, 2 usage or configuration, 3 infrastructure, 130 interrupted.")
 app.command("search")(search.search)
 app.command("init")(init.init)
+app.command("tune")(tune.tune)
 app.command("doctor")(doctor.doctor)
 app.add_typer(devices.app, name="devices")
 app.add_typer(studies.app, name="studies")

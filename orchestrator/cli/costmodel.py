@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time as clock
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.bar import bar
 from orchestrator.cli.options import (
     Debug,
     InventoryFile,
@@ -25,12 +23,9 @@ from orchestrator.cli.options import (
 from orchestrator.cli.outcome import INTERRUPTED, Format, exit_codes, start_logging
 
 if TYPE_CHECKING:
-    from orchestrator.costmodel_collect import Tell
     from orchestrator.schemas.costmodel import CostmodelCollected, CostmodelEvaluated
 
 AGAIN = "the same command"
-PLAIN_S = 10.0
-"""Where there is no terminal, a line this often."""
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -80,7 +75,7 @@ def collect(
         boards = read_inventory(inventory)
         boards.find(device)
         wanted = Wanted(device, measurements, limit_s, seed, threads, shapes)
-        with Store.open(store_place(store)) as at, _telling(device, measurements) as tell:
+        with Store.open(store_place(store)) as at, bar(device, measurements, "layers") as tell:
             def progress(done: int, what: str) -> None:
                 told.append(done)
                 tell(done, what)
@@ -118,30 +113,6 @@ def evaluate(kind: Kind = None, store: StoreFolder = None, format_: Output = For
 
         document = evaluate_costmodel(found, kind)
         print_document(document, format_, lambda: _print_evaluated(document))
-
-
-@contextmanager
-def _telling(device: str, total: int | None) -> Iterator[Tell]:
-    """Show a bar on a terminal, a line now and then elsewhere; both on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        last = clock.monotonic()
-
-        def line(done: int, what: str) -> None:
-            nonlocal last
-            if clock.monotonic() - last >= PLAIN_S:
-                last = clock.monotonic()
-                typer.echo(f"{device}: {done}{f' of {total}' if total else ''} layers, last {what}", err=True)
-
-        yield line
-        return
-    with Progress(TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-                  TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(device, total=total)
-        yield lambda done, what: progress.update(task, completed=done, description=f"{device}: {what}")
 
 
 def _print_collected(document: CostmodelCollected) -> None:

@@ -25,6 +25,7 @@ from orchestrator.schemas.studies import (
     StudyRemoved,
     StudyShow,
 )
+from orchestrator.schemas.tune import TuneDocument
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: Mapping[str, Any] = {
@@ -49,6 +50,7 @@ DOCUMENTS: Mapping[str, Any] = {
     "costmodel-collect": CostmodelCollected,
     "costmodel-train": CostmodelTrained,
     "costmodel-evaluate": CostmodelEvaluated,
+    "tune": TuneDocument,
     "doctor": DoctorDocument,
 }
 """Verb -> its document; docs/schemas/VERB.schema.json describes it."""

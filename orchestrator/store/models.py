@@ -159,6 +159,37 @@ class LayerMeasurementRow(Base, table=True):
     measured_at: datetime = Field(sa_type=UTCDateTime)
 
 
+class KernelScheduleRow(Base, table=True):
+    """Which tile of a kernel is the fastest on a kind of board: `orchestrator tune`."""
+
+    __tablename__ = "kernel_schedule"
+    __table_args__ = (UniqueConstraint("kernel", "kind", "runtime_version", "templates"),)
+
+    id: uuid.UUID = Field(primary_key=True)
+    kernel: str
+    """Digest of the kernel's shape, scheme and instructions."""
+    title: str
+    kind: str
+    """Of the board."""
+    board: str
+    """The one that measured it."""
+    runtime_version: str
+    """TVM's."""
+    templates: str
+    """Digest of what kernels are written by."""
+    tile: list[int] = Field(sa_type=JSON)
+    """Pixels, vectors, whether the weights stay."""
+    default_ns: int
+    best_ns: int
+    tiles: int
+    """How many were measured."""
+    code_bytes: int
+    """Of the kernel with this tile."""
+    reason: str | None = Field(default=None, sa_type=Text)
+    """Why it does not run there; then nothing was measured."""
+    measured_at: datetime = Field(sa_type=UTCDateTime)
+
+
 class CostModelRow(Base, table=True):
     """A trained cost model; its file is a blob."""
 

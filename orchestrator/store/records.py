@@ -220,6 +220,31 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """Which tile of a kernel is the fastest on a kind of board, or why the kernel does not run there."""
+
+    kernel: str
+    """Digest of its shape, scheme and instructions."""
+    title: str
+    kind: str
+    """Of the board."""
+    board: str
+    runtime_version: str
+    templates: str
+    """Digest of what kernels are written by."""
+    tile: tuple[int, int, int]
+    """Pixels, vectors, whether the weights stay."""
+    default_ns: int
+    """With the tile that is taken where nothing was measured."""
+    best_ns: int
+    tiles: int
+    """How many were measured."""
+    code_bytes: int
+    """Of the kernel with the fastest tile."""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerRecord:
     """What one layer took on one board, or why it does not run there."""
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from sqlalchemy import Engine, func
 from sqlmodel import col, select
 
-from orchestrator.store import layer_rows, step_rows, study_rows, trial_rows
+from orchestrator.store import layer_rows, schedule_rows, step_rows, study_rows, trial_rows
 from orchestrator.store.claims import this_process
 from orchestrator.store.cleanup import remove_study
 from orchestrator.store.database import BUSY_TIMEOUT_S, make_engine, migrate, reading, writing
@@ -24,6 +24,7 @@ from orchestrator.store.records import (
     CostModelRecord,
     Evaluation,
     Holder,
+    KernelRecord,
     LayerRecord,
     MeasurementRecord,
     NewCostModel,
@@ -271,6 +272,16 @@ class Store:
         """Return measured layers, oldest first: all, or of one board, or of one kind of board."""
         with reading(self._engine) as session:
             return layer_rows.find(session, board, kind)
+
+    def add_kernel(self, record: KernelRecord) -> None:
+        """Store a measured kernel; the same one on the same kind of board is replaced."""
+        with writing(self._engine) as session:
+            schedule_rows.put(session, record, self._clock())
+
+    def kernels(self, kind: str, runtime_version: str, templates: str) -> tuple[KernelRecord, ...]:
+        """Return the kernels that were measured on a kind of board, oldest first."""
+        with reading(self._engine) as session:
+            return schedule_rows.find(session, kind, runtime_version, templates)
 
     def add_cost_model(self, new: NewCostModel) -> CostModelRecord:
         """Keep a trained model under the next version of its scope. Raises BlobMissing."""

@@ -13,6 +13,7 @@ from recipes.bundle.schema import (
     EVERY_NAME,
     README,
     RECIPE,
+    SCHEDULES,
     STATISTICS,
     SUMS,
     BundleError,
@@ -26,7 +27,7 @@ from recipes.bundle.whole_folder import whole_folder
 
 
 def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, artifact: str, float_model: str,
-                  statistics: str, overwrite: bool = False) -> Path:
+                  statistics: str, schedules: str | None = None, overwrite: bool = False) -> Path:
     """Write a bundle to `destination`: whole, or not at all.
 
     Args:
@@ -36,6 +37,7 @@ def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, a
         artifact: blob of the artifact.
         float_model: blob of the float model.
         statistics: blob of the calibration statistics.
+        schedules: blob of the tiles that kernels were built with; None where they are the default.
         overwrite: replace a bundle that is there. Other files are never removed.
 
     Returns:
@@ -52,6 +54,8 @@ def export_bundle(destination: Path, recipe: RecipeFacts, blobs: BlobStore, *, a
         content: dict[FileName, bytes] = {
             recipe.kept.model: _blob(blobs, artifact, destination), recipe.kept.float_model: network,
             STATISTICS: _blob(blobs, statistics, destination), **FORMATS[recipe.compiler].others(recipe, network)}
+        if schedules is not None:
+            content[SCHEDULES] = _blob(blobs, schedules, destination)
         with whole_folder(destination) as folder:
             for name, data in _all_files(recipe, content).items():
                 (folder / name).write_bytes(data)

@@ -16,14 +16,15 @@ from recipes.target import Target
 from search.candidate import Candidate, Recovery
 from search.space import Calibration, Clipping, LayerConfig
 
-SCHEMA = 4
+SCHEMA = 5
 STATISTICS: Final = "calibration.json"
 RULES: Final = "quantizer_recipe.json"
+SCHEDULES: Final = "schedules.json"
 RECIPE: Final = "recipe.yaml"
 README: Final = "README.md"
 SUMS: Final = "SHA256SUMS"
 FileName = Literal["model.tflite", "float.tflite", "model.so", "float.json", "calibration.json",
-                   "quantizer_recipe.json"]
+                   "quantizer_recipe.json", "schedules.json"]
 EVERY_NAME: frozenset[str] = frozenset({*get_args(FileName), RECIPE, README, SUMS})
 """What may lie in a bundle, whichever compiler made it."""
 
@@ -37,15 +38,18 @@ class Files:
     float_model: FileName
     others: tuple[FileName, ...] = ()
     """What its tools need to rebuild the artifact without this program."""
+    optional: tuple[FileName, ...] = ()
+    """What is there where it decided the artifact's bytes."""
 
     @property
     def names(self) -> tuple[FileName, ...]:
-        """All of them."""
+        """Those that every such bundle has."""
         return (self.model, self.float_model, STATISTICS, *self.others)
 
 
 FILES: Mapping[str, Files] = MappingProxyType({
-    "tflite": Files("model.tflite", "float.tflite", (RULES,)), "tvm": Files("model.so", "float.json")})
+    "tflite": Files("model.tflite", "float.tflite", (RULES,)),
+    "tvm": Files("model.so", "float.json", (), (SCHEDULES,))})
 """Compiler -> what its bundles hold."""
 
 
@@ -221,7 +225,7 @@ class FileFacts(_Strict):
 class RecipeFacts(_Strict):
     """All of a recipe but its files, which the export describes."""
 
-    schema_version: Literal[4] = Field(default=4, alias="schema")
+    schema_version: Literal[5] = Field(default=5, alias="schema")
     """Version of this format. A reader refuses a newer one."""
     study: Text
     """The study that found the candidate."""
@@ -280,8 +284,8 @@ class Recipe(RecipeFacts):
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:
-        names = FILES[self.compiler].names
-        if set(self.files) != set(names):
+        names, optional = self.kept.names, self.kept.optional
+        if set(self.files) - set(optional) != set(names):
             raise ValueError(f"files: a bundle of the compiler {self.compiler} has {', '.join(names)}, the file names "
                              f"{', '.join(self.files) or 'none'}")
         return self

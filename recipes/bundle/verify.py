@@ -13,7 +13,7 @@ from recipes.boundary import foreign
 from recipes.bundle.document import load_recipe
 from recipes.bundle.format import Rebuild, candidate_of
 from recipes.bundle.formats import FORMATS
-from recipes.bundle.schema import README, RECIPE, RULES, STATISTICS, SUMS, Recipe
+from recipes.bundle.schema import README, RECIPE, RULES, SCHEDULES, STATISTICS, SUMS, Recipe
 from recipes.errors import ModelError
 
 
@@ -50,8 +50,8 @@ def _check_files(folder: Path, recipe: Recipe) -> tuple[Check, ...]:
     listed = _listed(folder)
     recorded: dict[str, str] = {name: facts.sha256 for name, facts in recipe.files.items()}
     steps: dict[str, str] = {recipe.kept.model: "quantise", recipe.kept.float_model: "convert",
-                             STATISTICS: "calibrate", RULES: "write the rules"}
-    names: tuple[str, ...] = (*recipe.kept.names, RECIPE, README)
+                             STATISTICS: "calibrate", RULES: "write the rules", SCHEDULES: "tune"}
+    names: tuple[str, ...] = (*recipe.files, RECIPE, README)
     checks = [_check_file(folder / name, steps.get(name, "export"), recorded.get(name) or listed.get(name))
               for name in names]
     wrong = [name for name in names
@@ -92,7 +92,8 @@ def _rebuild(folder: Path, recipe: Recipe, damaged: set[str]) -> tuple[Check, ..
     form, names = FORMATS[recipe.compiler], recipe.kept
     absent = [name for name in form.compiler.quantises_with if not _version(name)]
     hint = _other_tools(recipe)
-    built = Rebuild(f"candidate -> {names.model}", "quantise", names.model, (names.float_model, STATISTICS),
+    needs = (names.float_model, STATISTICS, *(name for name in names.optional if name in recipe.files))
+    built = Rebuild(f"candidate -> {names.model}", "quantise", names.model, needs,
                     lambda: _from_candidate(folder, recipe))
 
     def checked(rebuild: Rebuild) -> Check:
@@ -139,5 +140,7 @@ def _version(distribution: str) -> str | None:
 def _from_candidate(folder: Path, recipe: Recipe) -> bytes:
     compiler, target = FORMATS[recipe.compiler].compiler, recipe.target.to_target()
     model, statistics = ((folder / name).read_bytes() for name in (recipe.kept.float_model, STATISTICS))
+    schedules = (folder / SCHEDULES).read_bytes() if SCHEDULES in recipe.files else None
     layers = compiler.layers(model, target)
-    return compiler.quantiser(model, statistics, layers, target).quantise(candidate_of(layers, recipe), recipe.io)
+    quantiser = compiler.quantiser(model, statistics, layers, target, schedules=schedules)
+    return quantiser.quantise(candidate_of(layers, recipe), recipe.io)

@@ -39,6 +39,8 @@ class BuildInputs:
     io: str = "float"
     pruning: PruneInputs | None = None
     """What narrows the network; None where nothing may be pruned."""
+    schedules: str | None = None
+    """Blob: what was measured to be fast on such boards; None where nothing was."""
 
     def here(self) -> BuildInputs:
         """Return what decides the artifact that this machine executes in place of the board's."""
@@ -55,6 +57,8 @@ class Built:
     """The one that was quantised: of the candidate's own widths."""
     steps: tuple[Step, ...] = ()
     """What made the float model, where it is not the study's own."""
+    schedules: str | None = None
+    """Blob; see BuildInputs."""
 
 
 def build(inputs: BuildInputs, candidate: Candidate) -> Built:
@@ -68,13 +72,13 @@ def build(inputs: BuildInputs, candidate: Candidate) -> Built:
         ModelError: the user's network is not the one that the study began with.
     """
     made = _calibrated(inputs, _float_model(inputs, candidate), candidate.calibration)
-    quantiser = _quantiser(inputs.compiler, inputs.blob_folder, made.float_model, inputs.target)
+    quantiser = _quantiser(inputs.compiler, inputs.blob_folder, made.float_model, inputs.target, inputs.schedules)
     if candidate.widths:
         _check_layers(quantiser.layers, candidate)
     data = quantiser.quantise(candidate, inputs.io)
     artifact, ports = BlobStore(inputs.blob_folder).put_bytes(data), made.float_model.ports
     return Built(artifact, ports if inputs.io == "float" else inputs.compiler.quantised_ports(ports, data),
-                 made.float_model, made.steps)
+                 made.float_model, made.steps, inputs.schedules)
 
 
 def _float_model(inputs: BuildInputs, candidate: Candidate) -> Narrowed:
@@ -123,7 +127,9 @@ def _check_layers(layers: LayerMap, candidate: Candidate) -> None:
 
 
 @lru_cache(maxsize=16)
-def _quantiser(compiler: Compiler, blob_folder: Path, float_model: FloatModel, target: Target) -> Quantiser:
+def _quantiser(compiler: Compiler, blob_folder: Path, float_model: FloatModel, target: Target,
+               schedules: str | None) -> Quantiser:
     blobs = BlobStore(blob_folder)
     model, statistics = (blobs.path(blob).read_bytes() for blob in (float_model.model, float_model.statistics))
-    return compiler.quantiser(model, statistics, compiler.layers(model, target), target, blobs)
+    tuned = None if schedules is None else blobs.path(schedules).read_bytes()
+    return compiler.quantiser(model, statistics, compiler.layers(model, target), target, blobs, tuned)

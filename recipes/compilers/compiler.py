@@ -113,8 +113,17 @@ class Compiler(Protocol):
         """
 
     def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target,
-                  blobs: BlobStore | None = None) -> Quantiser:
-        """Return what makes artifacts of a float model; what several share may be kept as blobs."""
+                  blobs: BlobStore | None = None, schedules: bytes | None = None) -> Quantiser:
+        """Return what makes artifacts of a float model; what several share may be kept as blobs.
+
+        Args:
+            model: a float model.
+            statistics: of its tensors.
+            layers: what may be chosen.
+            target: the board.
+            blobs: where to keep what several artifacts share.
+            schedules: what was measured to be fast on such a board; only for compilers that can be tuned.
+        """
 
     def quantised_ports(self, ports: Ports, artifact: bytes) -> Ports:
         """Describe the ports of an artifact with integer inputs and outputs: types, scales, zero points."""

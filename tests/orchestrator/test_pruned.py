@@ -139,7 +139,7 @@ def test_the_bundle_of_a_narrowed_candidate_rebuilds_byte_for_byte(searched: Sea
     bundle = Path(searched.document["recipe"])
     assert [check.name for check in verify_bundle(bundle) if not check.ok] == []
     recipe = yaml.safe_load((bundle / "recipe.yaml").read_text())
-    assert recipe["schema"] == 4
+    assert recipe["schema"] == 5
     assert recipe["candidate"]["widths"] == dict(searched.narrowed.widths)
     assert recipe["candidate"]["recovery"] == "reconstruct"
     assert recipe["prune_criterion"] == "obs"

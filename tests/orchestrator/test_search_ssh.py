@@ -23,6 +23,7 @@ from orchestrator.store.store import Store
 from orchestrator.wiring import COMPILERS, agent_file, connector
 from profilers.measurement import Measurement
 from tests.boards import bare_python, fetched
+from tests.orchestrator.made import run
 from tests.sshd import Sshd, free_port, new_key, running_sshd
 
 VERSIONS = {"litert": "2.3.0", "tflite-runtime": "2.14.0", "tvm": "0.26.0"}
@@ -201,6 +202,24 @@ def test_a_whole_search_with_kernels_of_tvm(tvm: Board, tmp_path: Path) -> None:
     assert document["infeasible"] == []
     size = sum(file.stat().st_size for file in (tvm.server.root / "runtimes" / "tvm-0.26.0").rglob("*"))
     assert size < 100e6
+
+
+def test_all_boards_of_a_kind_tune_its_kernels(tvm: Board, tmp_path: Path) -> None:
+    with running_sshd(tmp_path / "second") as server:
+        other = server.entry("bench-2", python=tvm.entry.python)
+        transport = SSHTransport(other)
+        setup_runtime(transport, other, tvm.runtimes.parent, names=("tvm",))
+        transport.close()
+        search = Search.of(tmp_path, tvm.entry, tvm.runtimes)
+        add_board(tmp_path / "inventory.yaml", other)
+        done = run("tune", "--model", "demo:separable", "--device", "x86-test", "--schemes", "w4a8", "--format", "json",
+                   cwd=search.folder, timeout_s=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["boards"] == ["bench", "bench-2"]
+    assert document["measured"] == document["planned"] == len(document["kernels"]) > 2
+    assert {kernel["board"] for kernel in document["kernels"]} == {"bench", "bench-2"}
+    assert document["kind"] == "x86-test"
 
 
 def test_a_board_without_tvms_runtime_names_the_command(litert: Board, tmp_path: Path) -> None:

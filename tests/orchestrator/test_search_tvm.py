@@ -19,9 +19,19 @@ from tests.orchestrator.made import run
 LIMIT_S = 300.0
 
 
+def tune(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Tune the separable network on this machine."""
+    done = run("tune", "--model", "demo:separable", *words, "--store", folder / "store", "--format", "json", cwd=folder,
+               timeout_s=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    jsonschema.validate(json.loads(done.stdout), schema_of("tune"))
+    return done
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("tvm")
+    (folder / "tuned.json").write_text(tune(folder, "--schemes", "w8a8,w4a8").stdout)
     done = run("search", "--compiler", "tvm", "--device", "local", "--model", "demo:separable", "--budget", "0.8x",
                "--baselines", "needed", "--sampler", "hawq", "--measurements", "5", "--study", "tvm",
                "--store", folder / "store", "--format", "json", cwd=folder, timeout_s=LIMIT_S)
@@ -54,6 +64,30 @@ def test_the_recipe_is_exported_verified_and_runs_by_its_readme(searched: tuple[
     ran = subprocess.run([sys.executable, "-I", "-c", code], cwd=out, capture_output=True, text=True, timeout=LIMIT_S)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("[[")
+
+
+def test_kernels_are_tuned_once_and_searches_use_it(searched: tuple[Path, Any]) -> None:
+    folder = searched[0]
+    first = json.loads((folder / "tuned.json").read_text())
+    assert first["planned"] == first["measured"] == len(first["kernels"]) > 5
+    assert (first["known"], first["infeasible"], first["kind"]) == (0, 0, "local")
+    for kernel in first["kernels"]:
+        assert 0 < kernel["tuned_s"] <= kernel["default_s"] < 1e-3
+        assert kernel["code_bytes"] > 100
+    later = json.loads(tune(folder, "--dry-run").stdout)
+    assert (later["known"], later["measured"]) == (first["planned"], 0)
+    assert later["planned"] > later["known"], "float32 and 2 bits were not asked for"
+    assert later["kernels"] == first["kernels"]
+    assert tune(folder, "--schemes", "w8a8").stderr == ""
+
+
+def test_the_bundle_has_the_tiles_that_differ(searched: tuple[Path, Any]) -> None:
+    folder = searched[0]
+    tuned = json.loads((folder / "tuned.json").read_text())["kernels"]
+    differ = {kernel["kernel"] for kernel in tuned if kernel["tuned_s"] < kernel["default_s"]}
+    file = folder / "store" / "recipes" / "tvm" / "schedules.json"
+    found = set(json.loads(file.read_text())["tiles"]) if file.exists() else set()
+    assert found == differ
 
 
 def test_the_times_of_its_layers_add_up_to_its_latency(searched: tuple[Path, Any]) -> None:

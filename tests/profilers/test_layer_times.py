@@ -18,19 +18,19 @@ PLAIN = Measurement(
     after=Sensors(), peak_rss_bytes=None, simulated=False, session_s=1.0)
 
 
-def _timed(*calls: tuple[str, int]) -> Measurement:
+def timed(*calls: tuple[str, int]) -> Measurement:
     return replace(PLAIN, kernels=tuple(KernelTime(f"k{i}", layer, ns) for i, (layer, ns) in enumerate(calls)))
 
 
 def test_what_the_callback_adds_is_taken_off_every_call() -> None:
-    found = layer_times(_timed(("a", 4_000), ("", 2_000), ("b", 6_000), ("a", 2_000)))
+    found = layer_times(timed(("a", 4_000), ("", 2_000), ("b", 6_000), ("a", 2_000)))
     assert sum(found.values()) == pytest.approx(10e-6)
     assert list(found) == ["a", "", "b"]
     assert found["a"] == pytest.approx(4e-6) and found["b"] == pytest.approx(5e-6) and found[""] == pytest.approx(1e-6)
 
 
 def test_kernels_that_seem_faster_than_the_artifact_stay_as_they_were_read() -> None:
-    assert layer_times(_timed(("a", 3_000))) == {"a": pytest.approx(3e-6)}
+    assert layer_times(timed(("a", 3_000))) == {"a": pytest.approx(3e-6)}
 
 
 def test_nothing_timed_is_nothing_known() -> None:

@@ -511,12 +511,12 @@ class TestDocument:
         assert load_recipe(tmp_path / "cut") == load_recipe(bundle)
 
     @pytest.mark.parametrize(("old", "new", "message"), [
-        ("schema: 4", "schema: 5", r"schema 5 is newer than this program reads \(up to 4\); upgrade hil-orchestrator"),
-        ("schema: 4", "schema: 0", "schema: expected 1 to 4, got 0"),
-        ("schema: 4", "schema: true", "schema: expected 1 to 4, got True"),
-        ("schema: 4\n", "", "the key 'schema' is missing"),
-        ("schema: 4", "schema: 2", r"candidate\.calibration, candidate\.clipping: unknown key in schema 2"),
-        ("schema: 4", "schema: 1", r"candidate\.widths, candidate\.recovery, prune_criterion: unknown key in schema 1"),
+        ("schema: 5", "schema: 6", r"schema 6 is newer than this program reads \(up to 5\); upgrade hil-orchestrator"),
+        ("schema: 5", "schema: 0", "schema: expected 1 to 5, got 0"),
+        ("schema: 5", "schema: true", "schema: expected 1 to 5, got True"),
+        ("schema: 5\n", "", "the key 'schema' is missing"),
+        ("schema: 5", "schema: 2", r"candidate\.calibration, candidate\.clipping: unknown key in schema 2"),
+        ("schema: 5", "schema: 1", r"candidate\.widths, candidate\.recovery, prune_criterion: unknown key in schema 1"),
         ("  calibration: min_max", "  calibration: kl", "candidate.calibration: input should be 'min_max', 'perc"),
         ("  clipping: none", "  clipping: octav", r"candidate\.id: the rest of it gives .* changed by hand"),
         ("  recovery: none", "  recovery: magic", "candidate.recovery: input should be 'none' or 'reconstruct', got"),
@@ -539,9 +539,9 @@ class TestDocument:
         ("  calibration.json:", "  model.so:", "files: a bundle of the compiler tflite has model.tflite, "),
         ("  threads: 1", "  threads: 2", r"candidate\.id: the rest of it gives .* changed by hand"),
         ("static_w8a8", "static_w9a8", r"candidate\.layers\..*: no layer configuration is called 'static_w9a8'"),
-        ("schema: 4", "schema: 4\n2026-01-01: x", "not plain keys and values"),
-        ("schema: 4", "schema: [4", "not valid YAML"),
-        ("schema: 4", "\x00", "not valid YAML"),
+        ("schema: 5", "schema: 5\n2026-01-01: x", "not plain keys and values"),
+        ("schema: 5", "schema: [4", "not valid YAML"),
+        ("schema: 5", "\x00", "not valid YAML"),
     ])
     def test_says_what_is_wrong(self, bundle: Path, old: str, new: str, message: str) -> None:
         path = bundle / "recipe.yaml"
@@ -559,6 +559,7 @@ class TestDocument:
              "  clipping: none\n")),
         (2, ("  calibration: min_max\n", "  clipping: none\n")),
         (3, ()),
+        (4, ()),
     ])
     def test_a_bundle_of_an_earlier_schema_is_read_and_verified(self, bundle: Path, schema: int,
                                                                 unknown: tuple[str, ...]) -> None:
@@ -568,7 +569,7 @@ class TestDocument:
             assert text.count(new) == 1
             text = text.replace(new, "")
         written = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.write_text(text.replace("schema: 4", f"schema: {schema}", 1))
+        path.write_text(text.replace("schema: 5", f"schema: {schema}", 1))
         sums.write_text(sums.read_text().replace(written, hashlib.sha256(path.read_bytes()).hexdigest()))
         assert load_recipe(bundle) == now
         assert failed(bundle) == set()

@@ -68,8 +68,8 @@ class TfliteCompiler:
         return plain_tensors(model, ports, inputs)
 
     def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target,
-                  blobs: BlobStore | None = None) -> Quantiser:
-        """See Compiler."""
+                  blobs: BlobStore | None = None, schedules: bytes | None = None) -> Quantiser:
+        """See Compiler; there is nothing to tune."""
         return Quantiser(model, load_statistics(statistics), layers)
 
     def quantised_ports(self, ports: Ports, artifact: bytes) -> Ports:

@@ -22,6 +22,7 @@ from recipes.compilers.tvm.module import convert
 from recipes.compilers.tvm.network import LEAVES, FloatNetwork, read_network
 from recipes.compilers.tvm.quantise import TvmQuantiser, read_statistics, statistics_bytes
 from recipes.compilers.tvm.run import Runner
+from recipes.compilers.tvm.schedules import read_schedules
 from recipes.compilers.tvm.target import features
 from recipes.models.network import Network
 from recipes.ports import Array, Ports
@@ -105,9 +106,10 @@ class TvmCompiler:
         return dict(zip(watched, found[len(network.results):], strict=True))
 
     def quantiser(self, model: bytes, statistics: bytes, layers: LayerMap, target: Target,
-                  blobs: BlobStore | None = None) -> TvmQuantiser:
+                  blobs: BlobStore | None = None, schedules: bytes | None = None) -> TvmQuantiser:
         """See Compiler; the objects of kernels are kept."""
-        return TvmQuantiser(read_network(model), read_statistics(statistics), layers, target, blobs)
+        return TvmQuantiser(read_network(model), read_statistics(statistics), layers, target, blobs,
+                            read_schedules(schedules))
 
     def quantised_ports(self, ports: Ports, artifact: bytes) -> Ports:
         """See Compiler; inputs and outputs are always float."""

@@ -7,6 +7,7 @@ linked. LLD links, as ziglang's wheel brings it: for every processor, and the sa
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ def library(lowered: Lowered, target: Target, blobs: BlobStore | None = None) ->
             objects = []
             for name, make in lowered.kernels.items():
                 objects.append(Path(folder) / f"{name}.o")
-                objects[-1].write_bytes(_object(name, make, target, blobs))
+                objects[-1].write_bytes(kernel_object(name, make, target, blobs))
             module = relax.pipeline.get_pipeline("zero")(lowered.module)
             module.update_func(tvm.ir.GlobalVar(_NOTHING), _nothing())
             with tvm.transform.PassContext(config=_PASSES):
@@ -85,13 +86,22 @@ def _nothing() -> Any:
     return kernel(_NOTHING, body)
 
 
-def _object(name: str, make: Callable[[], Any], target: Target, blobs: BlobStore | None) -> bytes:
+def kernel_object(name: str, make: Callable[[], Any], target: Target, blobs: BlobStore | None) -> bytes:
     """Return a kernel's object file, compiled now or before."""
     if blobs is None:
         return _compiled(name, make, target)
-    step = run_step(blobs, "kernel", {"name": name, "target": kernel_options(target), "source": _source()}, TOOLS,
-                    lambda: {"object": _compiled(name, make, target)})
+    made = {"name": name, "target": kernel_options(target), "source": templates_digest()}
+    step = run_step(blobs, "kernel", made, TOOLS, lambda: {"object": _compiled(name, make, target)})
     return blobs.path(step.outputs["object"]).read_bytes()
+
+
+def code_size(compiled: bytes) -> int:
+    """Return the bytes of an object file that end up in a library: code, constants and unwind tables."""
+    from elftools.elf.constants import SH_FLAGS
+    from elftools.elf.elffile import ELFFile
+
+    sections = ELFFile(io.BytesIO(compiled)).iter_sections()
+    return sum(section["sh_size"] for section in sections if section["sh_flags"] & SH_FLAGS.SHF_ALLOC)
 
 
 def _compiled(name: str, make: Callable[[], Any], target: Target) -> bytes:
@@ -106,7 +116,7 @@ def _compiled(name: str, make: Callable[[], Any], target: Target) -> bytes:
 
 
 @cache
-def _source() -> str:
+def templates_digest() -> str:
     """Return a digest of what kernels are written by: another version of it makes other objects."""
     texts = [file.read_bytes() for file in sorted(_KERNELS.glob("*.py"))]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()

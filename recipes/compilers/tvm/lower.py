@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ from recipes.compilers.tvm.integers import (
     quantised_weights,
     signs_of_weights,
 )
-from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise
-from recipes.compilers.tvm.kernels.isa import Arithmetic, Isa
+from recipes.compilers.tvm.kernels import elementwise
+from recipes.compilers.tvm.kernels.convolution import Tile
+from recipes.compilers.tvm.kernels.isa import Isa
 from recipes.compilers.tvm.kernels.parts import Shape
-from recipes.compilers.tvm.kernels.window import Window
 from recipes.compilers.tvm.module import bindings_of
 from recipes.compilers.tvm.network import FloatNetwork, Piece, Weighted
+from recipes.compilers.tvm.schedules import Schedules
+from recipes.compilers.tvm.templates import FLOAT, Template, template_of
 from recipes.ports import Array
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
@@ -33,7 +36,6 @@ from search.space import LayerConfig, Scheme
 
 FOLLOWING = frozenset({"RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "STRIDED_SLICE", "BROADCAST_TO"})
 """Operators that do with integers what they do with floats."""
-FLOAT = "float32"
 MOST = 33_000
 """Products of 8 bits, and of fewer bits moved up, that fit half of a 32-bit sum: 2^30 / (255 x 127)."""
 BIAS = 2 ** 30
@@ -52,11 +54,6 @@ class Integers:
     grid: Grid
 
 
-def scheme_name(config: LayerConfig) -> str:
-    """Return `w8a8` for static 8-bit integers, `float32` for floats: part of the name of a kernel."""
-    return f"w{config.weight_bits}a{config.activation_bits}" if config.scheme is Scheme.STATIC else FLOAT
-
-
 @dataclass(frozen=True, slots=True)
 class Lowered:
     """A candidate as calls of kernels."""
@@ -68,7 +65,8 @@ class Lowered:
 
 
 def lower(network: FloatNetwork, layers: LayerMap, ranges: Ranges, candidate: Candidate, isa: Isa,
-          watched: Sequence[int] = (), rounded: Rounded | None = None) -> Lowered:
+          watched: Sequence[int] = (), rounded: Rounded | None = None,
+          schedules: Schedules = MappingProxyType({})) -> Lowered:
     """Return a candidate as calls of kernels, one for every shape and scheme.
 
     Args:
@@ -79,19 +77,21 @@ def lower(network: FloatNetwork, layers: LayerMap, ranges: Ranges, candidate: Ca
         isa: of the board.
         watched: tensors that are outputs too, after the network's own.
         rounded: integer weights that earlier candidates of the same network and ranges had; more are added.
+        schedules: tiles that were measured on boards of this kind.
     """
-    return _Lowering(network, layers, ranges, isa, {} if rounded is None else rounded).run(candidate, watched)
+    known = {} if rounded is None else rounded
+    return _Lowering(network, layers, ranges, isa, known, schedules).run(candidate, watched)
 
 
 class _Lowering:
     """Goes through the operators once, and keeps every tensor in the forms that it is read in."""
 
     def __init__(self, network: FloatNetwork, layers: LayerMap, ranges: Ranges, isa: Isa,
-                 rounded: Rounded) -> None:
+                 rounded: Rounded, schedules: Schedules) -> None:
         from tvm import relax
 
         self._network, self._layers, self._ranges, self._isa = network, layers, ranges, isa
-        self._rounded = rounded
+        self._rounded, self._schedules = rounded, schedules
         self._block = relax.BlockBuilder()
         self._floats: dict[int, Any] = {}
         self._integers: dict[int, Integers] = {}
@@ -198,20 +198,19 @@ class _Lowering:
     # Operators
 
     def _weighted_floats(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
-        arithmetic, window = self._isa.floating, own.window
-        given, made = self._shape(piece.inputs[0]), self._shape(piece.operator.outputs[0])
+        window = own.window
         ends = np.finfo(np.float32)
         limits = np.clip(np.array(piece.limits), ends.min, ends.max).astype(np.float32)
-        weights, size, make, key = self._template(piece, own.window, arithmetic, own.weight)
-        bias = np.zeros(size, np.float32)
+        template = template_of(self._network, piece, own, config, self._isa)
+        tile = self._tile(template)
+        bias = np.zeros(template.padded(tile), np.float32)
         bias[:window.kernels] = 0 if own.bias is None else own.bias
-        self._floats[piece.operator.outputs[0]] = self._call(
-            f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
-            (self._float(piece.inputs[0]), _constant(weights), _constant(bias), _constant(limits)), made, FLOAT)
+        self._floats[piece.operator.outputs[0]] = self._weighted(template, tile, (
+            self._float(piece.inputs[0]), _constant(template.packed(own.weight, tile)), _constant(bias),
+            _constant(limits)))
 
     def _weighted_integers(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
-        arithmetic, window, output = self._isa.integer, own.window, piece.operator.outputs[0]
-        given, made = self._shape(piece.inputs[0]), self._shape(output)
+        window, output = own.window, piece.operator.outputs[0]
         read, grid = self._integer(piece.inputs[0]), self._grid(output)
         if (count := own.weight[0].size) > MOST:
             where = piece.path or "the network itself"
@@ -223,51 +222,44 @@ class _Lowering:
             self._rounded[known] = quantised_weights(own.weight, config.weight_bits,
                                                      np.abs(real) / (read.grid.scale * BIAS))
         whole, scales = self._rounded[known]
-        weights, size, make, key = self._template(piece, own.window, arithmetic, whole, config.weight_bits)
-        bias, factors = np.zeros(size, np.int32), np.zeros(size, np.float32)
+        template = template_of(self._network, piece, own, config, self._isa)
+        tile = self._tile(template)
+        bias, factors = np.zeros(template.padded(tile), np.int32), np.zeros(template.padded(tile), np.float32)
         sums = whole.reshape(len(whole), -1).astype(np.int64).sum(axis=1)
         bias[:window.kernels] = np.rint(real / (np.float64(read.grid.scale) * scales)) - read.grid.zero * sums
         factors[:window.kernels] = np.float64(read.grid.scale) * scales / grid.scale
-        value = self._call(
-            f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
-            (read.value, _constant(weights), _constant(bias), _constant(factors),
-             _floats(*self._limits(grid, piece.limits)), _ints(read.grid.zero, grid.zero)), made, arithmetic.activation)
+        value = self._weighted(template, tile, (
+            read.value, _constant(template.packed(whole, tile)), _constant(bias), _constant(factors),
+            _floats(*self._limits(grid, piece.limits)), _ints(read.grid.zero, grid.zero)))
         self._integers[output] = Integers(value, grid)
 
     def _weighted_signs(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
         """Emit the products of signs: what is counted is how many are negative."""
-        arithmetic, window, output = self._isa.signs, own.window, piece.operator.outputs[0]
-        given, made = self._shape(piece.inputs[0]), self._shape(output)
+        window, output = own.window, piece.operator.outputs[0]
         read, grid = self._integer(piece.inputs[0]), self._grid(output)
         levels = activation_levels(*self._ranges[self._network.graph.tensors[piece.inputs[0]].name])
         signs, scales = signs_of_weights(own.weight)
-        weights, size, make, key = self._template(piece, own.window, arithmetic, signs, 1)
-        bias, factors = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        template = template_of(self._network, piece, own, config, self._isa)
+        tile = self._tile(template)
+        bias, factors = np.zeros(template.padded(tile), np.float32), np.zeros(template.padded(tile), np.float32)
         sums, count = signs.reshape(len(signs), -1).astype(np.int64).sum(axis=1), signs[0].size
         real = np.zeros(len(signs)) if own.bias is None else own.bias.astype(np.float64)
         bias[:window.kernels] = (scales * (levels.middle * sums + levels.half * count) + real) / grid.scale
         factors[:window.kernels] = -2 * levels.half * scales / grid.scale
-        value = self._call(
-            f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
-            (read.value, _constant(weights), _constant(bias), _constant(factors),
-             _floats(*self._limits(grid, piece.limits)),
-             _ints(levels.least(read.grid, arithmetic), grid.zero, read.grid.zero)), made, arithmetic.activation)
+        value = self._weighted(template, tile, (
+            read.value, _constant(template.packed(signs, tile)), _constant(bias), _constant(factors),
+            _floats(*self._limits(grid, piece.limits)),
+            _ints(levels.least(read.grid, template.arithmetic), grid.zero, read.grid.zero)))
         self._integers[output] = Integers(value, grid)
 
-    def _template(self, piece: Piece, window: Window, arithmetic: Arithmetic, weight: Array,
-                  bits: int = 8) -> tuple[Array, int, Callable[[str], Any], tuple[object, ...]]:
-        """Return an operator's weights as its kernel reads them, the padded kernels, the kernel's maker and its key."""
-        given, made = self._shape(piece.inputs[0]), self._shape(piece.operator.outputs[0])
-        if piece.operator.kind == "DEPTHWISE_CONV_2D":
-            pixels = min(window.columns, 7)
-            return (depthwise.packed(weight, arithmetic), depthwise.padded_channels(window, arithmetic),
-                    lambda name: depthwise.depthwise(name, window, arithmetic, pixels, given, made),
-                    (window, arithmetic, pixels))
-        tile = convolution.default_tile(window, arithmetic)
-        return (convolution.packed(weight, arithmetic, tile, bits),
-                convolution.padded_kernels(window, arithmetic, tile),
-                lambda name: convolution.convolution(name, window, arithmetic, tile, given, made, bits),
-                (window, arithmetic, tile, bits))
+    def _tile(self, template: Template) -> Tile:
+        """Return the tile that was measured to be the fastest, else the default."""
+        return self._schedules.get(template.key) or template.default()
+
+    def _weighted(self, template: Template, tile: Tile, arguments: Sequence[Any]) -> Any:
+        return self._call(f"{template.kind.lower()}_{template.scheme}", template.identity(tile),
+                          lambda name: template.make(name, tile), arguments, template.made,
+                          template.arithmetic.activation)
 
     def _is_sum(self, piece: Piece) -> bool:
         """Tell the sum of two tensors of one shape."""
@@ -332,10 +324,15 @@ class _Lowering:
         """Emit a call of a kernel, which is known by its key."""
         from tvm import relax
 
-        name = f"{what}_{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
+        name = kernel_name(what, key)
         self._kernels.setdefault(name, lambda: make(name))
         self._paths.append(self._path)
         return self._block.emit(relax.op.call_dps_packed(name, list(arguments), relax.TensorType(shape, dtype)))
+
+
+def kernel_name(what: str, key: tuple[object, ...]) -> str:
+    """Return the name of a kernel of ours, the same for the same key; the agent knows such a name by its end."""
+    return f"{what}_{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
 
 
 def _constant(array: Array) -> Any:

@@ -11,6 +11,7 @@ from recipes.compilers.tvm.link import library
 from recipes.compilers.tvm.lower import Ranges, Rounded, lower
 from recipes.compilers.tvm.network import FloatNetwork
 from recipes.compilers.tvm.readback import check_asked
+from recipes.compilers.tvm.schedules import Schedules
 from recipes.target import Target
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
@@ -37,8 +38,8 @@ class TvmQuantiser:
     """Implements Quantiser: one float network with its ranges."""
 
     def __init__(self, network: FloatNetwork, ranges: Ranges, layers: LayerMap, target: Target,
-                 blobs: BlobStore | None) -> None:
-        self.layers = layers
+                 blobs: BlobStore | None, schedules: Schedules) -> None:
+        self.layers, self._schedules = layers, schedules
         self._blobs = blobs
         self._rounded: Rounded = {}
         self._network, self._ranges, self._target = network, ranges, target
@@ -48,7 +49,7 @@ class TvmQuantiser:
         if io != "float":
             raise InfeasibleCandidate(f"the compiler tvm makes float inputs and outputs, not {io}")
         isa = isa_of(self._target.machine, self._target.cpu_features)
-        lowered = lower(self._network, self.layers, self._ranges, candidate, isa, (), self._rounded)
+        lowered = lower(self._network, self.layers, self._ranges, candidate, isa, (), self._rounded, self._schedules)
         data = library(lowered, self._target, self._blobs)
         check_asked(self._network, self.layers, candidate, data)
         return data

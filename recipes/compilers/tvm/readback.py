@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from recipes.compilers.layers import LayerMap
-from recipes.compilers.tvm.lower import scheme_name
 from recipes.compilers.tvm.network import FloatNetwork
+from recipes.compilers.tvm.templates import scheme_name
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
 
