@@ -10,13 +10,14 @@ from orchestrator.schemas.costmodel import CostmodelEvaluated, CostmodelTrained
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.store.records import ALL_KINDS, CostModelRecord, NewCostModel
 from orchestrator.store.store import Store
+from orchestrator.tuned import TUNABLE
 from profilers.cost_model import VARIANTS, CostModel, ModelUnusable, Variant, library_version
 from profilers.cost_model_errors import TooFewRows, evaluate_priors
 from profilers.cost_model_features import FEATURES_VERSION
 from profilers.cost_model_prior import learned_prior
 from profilers.cost_model_rows import Conditions, Observation
 from profilers.prior import roofline_prior
-from profilers.simulation import CORTEX_A72
+from profilers.simulation import CORTEX_A72, OWN_KERNELS
 from recipes.blobs import BlobMissing
 from recipes.compilers.layers import LayerMap
 from search.adaptive.graph import Tables
@@ -95,12 +96,17 @@ def prior_for(store: Store, layers: LayerMap, sites: Sites, where: Conditions, a
     Raises UsageError: a cost model was asked for, and there is none for this kind of board that can be used.
     """
     wanted: Variant | None = next((v for v in VARIANTS if v == asked), None)
+    own = where.runtime == TUNABLE
+
     def roofline(why: str) -> Prior:
-        return Prior(roofline_prior(layers, sites, ROOFLINE, where.threads), f"prior: the roofline model; {why}")
+        model = OWN_KERNELS if own else ROOFLINE
+        return Prior(roofline_prior(layers, sites, model, where.threads), f"prior: the roofline model; {why}")
 
     if asked == "roofline":
         return roofline("it was asked for")
-    record = known_model(store, where.board_kind, asked)
+    record = known_model(store, where, asked)
+    if own:
+        return roofline("cost models know LiteRT's kernels alone")
     if record is None:
         return roofline(f"no cost model knows boards of kind {where.board_kind} (orchestrator costmodel collect, then "
                         "train)")
@@ -118,12 +124,18 @@ def prior_for(store: Store, layers: LayerMap, sites: Sites, where: Conditions, a
     return Prior(tables, f"prior: the cost model, {record.name} ({variant}): {_shares(record, variant)}")
 
 
-def known_model(store: Store, board_kind: str, asked: str) -> CostModelRecord | None:
+def known_model(store: Store, where: Conditions, asked: str) -> CostModelRecord | None:
     """Return the newest model for a kind of board. Raises UsageError where one was asked for and there is none."""
-    record = latest_model(store, board_kind)
+    kind = where.board_kind
+    if where.runtime == TUNABLE:
+        if asked in VARIANTS:
+            raise UsageError(f"--prior {asked}: cost models know LiteRT's kernels alone; use --prior auto with "
+                             f"--compiler {TUNABLE}")
+        return None
+    record = latest_model(store, kind)
     if record is None and asked in VARIANTS:
-        raise UsageError(f"--prior {asked}: no cost model knows boards of kind {board_kind}; make one: orchestrator "
-                         f"costmodel collect --device {board_kind}, then costmodel train; or use --prior auto")
+        raise UsageError(f"--prior {asked}: no cost model knows boards of kind {kind}; make one: orchestrator "
+                         f"costmodel collect --device {kind}, then costmodel train; or use --prior auto")
     return record
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from orchestrator.schemas.costmodel import NetworkErrors, PriorErrors
 from orchestrator.store.records import StudyRecord, TrialHistory
 from orchestrator.store.store import Store
+from orchestrator.tuned import TUNABLE
 from profilers.cost_model import VARIANTS, CostModel
 from profilers.cost_model_errors import PriorError, error_of
 from profilers.cost_model_prior import learned_prior
@@ -77,6 +78,8 @@ def _where(history: TrialHistory) -> Conditions:
 def _layers(store: Store, study: StudyRecord, where: Conditions) -> LayerMap | None:
     """Return a study's network, None when it cannot be had as the study saw it."""
     models = [step.outputs["float_model"] for step in store.steps(study.id) if step.name == "prepare"]
+    if where.runtime == TUNABLE:
+        return None  # cost models know LiteRT's kernels alone
     try:
         layers = map_layers(read_graph(store.blobs.path(models[-1])), _target(where)) if models else None
     except (BlobMissing, ValueError):

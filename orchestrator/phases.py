@@ -238,15 +238,19 @@ def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
     if float32 is None:
         raise NothingRan(f"the sampler {config.sampler} needs float32, which was not measured")
     sites = sites_of(bench.layers)
-    target = bench.builder.target
-    where = Conditions(bench.board.kind, target.runtime, target.runtime_version, config.threads)
-    prior = prior_for(bench.store, bench.layers, sites, where, config.prior)
+    prior = prior_for(bench.store, bench.layers, sites, conditions(bench), config.prior)
     if config.sampler not in IGNORING_PRIOR:
         bench.progress.note(prior.why)
     oracle = PoolOracle(bench.pool, bench.builder, bench.evaluator, float32)
     return GraphProposer(sites, prior.tables, oracle, goal,
                          lambda task: make_searcher(config.sampler, task), config.seed, config.threads,
                          measured_choices(bench, loop, goal))
+
+
+def conditions(bench: Workbench) -> Conditions:
+    """Return where a study measures."""
+    target = bench.builder.target
+    return Conditions(bench.board.kind, target.runtime, target.runtime_version, bench.config.threads)
 
 
 def measured_choices(bench: Workbench, loop: Loop, goal: Goal) -> dict[str, tuple[LayerConfig, ...]]:

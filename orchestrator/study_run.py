@@ -23,6 +23,7 @@ from orchestrator.objectives import parse_objectives
 from orchestrator.outcome import Outcome
 from orchestrator.phases import (
     baseline_evidence,
+    conditions,
     measure_baselines,
     measure_seeds,
     search_proposals,
@@ -96,7 +97,7 @@ class StudyRun:
                                    self._store.study(self._config.study) if self._resume else None)
         with handled(self._interrupt), workbench as bench:
             self._check_metrics(bench)
-            known_model(self._store, bench.board.kind, self._config.prior)
+            known_model(self._store, conditions(bench), self._config.prior)
             earlier = self._store.study(self._config.study) if self._resume else None
             study = self._open_study(bench)
             status = StudyStatus.FAILED

@@ -89,8 +89,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 @pytest.fixture
 def own(swept: tuple[Path, Any], tmp_path: Path) -> Path:
-    """A copy of the store that a test may change."""
-    return Path(shutil.copytree(swept[0], tmp_path / "own"))
+    """A copy of the store that a test may change; others who look at it have its log open, but write nothing."""
+    return Path(shutil.copytree(swept[0], tmp_path / "own", ignore=shutil.ignore_patterns("*-wal", "*-shm")))
 
 
 def measured(physics: Roofline, where: Conditions, board: str, count: int = 300, simulated: bool = False,
@@ -359,6 +359,16 @@ class TestPrior:
         found = prior_for(filled, LAYERS, SITES, replace(RPI, board_kind="jetson"))
         assert found.why.startswith("prior: the roofline model; no cost model knows boards of kind jetson")
         assert (found.tables.sites == roofline_prior(LAYERS, SITES, CORTEX_A72, 1).sites).all()
+
+    def test_kernels_of_tvm_have_a_roofline_of_their_own(self, filled: Store) -> None:
+        train_costmodel(filled, "rpi4")
+        tvm = replace(RPI, runtime="tvm")
+        found = prior_for(filled, LAYERS, SITES, tvm)
+        assert found.why == "prior: the roofline model; cost models know LiteRT's kernels alone"
+        litert = prior_for(filled, LAYERS, SITES, RPI, "roofline").tables.sites
+        assert (found.tables.sites <= litert).all() and (found.tables.sites < litert).any(), "4 bits are not slower"
+        with pytest.raises(UsageError, match="cost models know LiteRT's kernels alone; use --prior auto"):
+            prior_for(filled, LAYERS, SITES, tvm, "both")
 
     def test_a_model_that_is_no_better_is_not_used(self, own: Path) -> None:
         with Store.open(own) as store:
