@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.layers import LayerMap
+from recipes.compilers.tvm.constants import constants, floats, ints
 from recipes.compilers.tvm.floats import own_kernel
 from recipes.compilers.tvm.integers import (
     Grid,
@@ -163,7 +164,7 @@ class _Lowering:
             grid = known.grid
             self._floats[tensor] = self._call(
                 "dequantise", (shape,), lambda name: elementwise.dequantise(name, shape, self._isa.integer),
-                (known.value, _floats(grid.scale), _ints(grid.zero)), shape, FLOAT)
+                (known.value, constants(floats(grid.scale), ints(grid.zero))), shape, FLOAT)
         return self._floats[tensor]
 
     def _integer(self, tensor: int) -> Integers:
@@ -173,7 +174,7 @@ class _Lowering:
             low, high = self._limits(grid)
             value = self._call(
                 "quantise", (shape,), lambda name: elementwise.quantise(name, shape, self._isa.integer),
-                (self._floats[tensor], _floats(1 / grid.scale, low, high), _ints(grid.zero)), shape,
+                (self._floats[tensor], constants(floats(1 / grid.scale, low, high), ints(grid.zero))), shape,
                 self._isa.integer.activation)
             self._integers[tensor] = Integers(value, grid)
         return self._integers[tensor]
@@ -204,7 +205,7 @@ class _Lowering:
         bias[:window.kernels] = 0 if own.bias is None else own.bias
         self._floats[piece.operator.outputs[0]] = self._call(
             f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
-            (self._float(piece.inputs[0]), _constant(weights), _constant(bias), _constant(limits)), made, FLOAT)
+            (self._float(piece.inputs[0]), constants(bias, weights, limits)), made, FLOAT)
 
     def _weighted_integers(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
         arithmetic, window, output = self._isa.integer, own.window, piece.operator.outputs[0]
@@ -227,8 +228,8 @@ class _Lowering:
         factors[:window.kernels] = np.float64(read.grid.scale) * scales / grid.scale
         value = self._call(
             f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
-            (read.value, _constant(weights), _constant(bias), _constant(factors),
-             _floats(*self._limits(grid, piece.limits)), _ints(read.grid.zero, grid.zero)), made, arithmetic.activation)
+            (read.value, constants(bias, factors, weights, floats(*self._limits(grid, piece.limits)),
+                                    ints(read.grid.zero, grid.zero))), made, arithmetic.activation)
         self._integers[output] = Integers(value, grid)
 
     def _weighted_signs(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
@@ -246,9 +247,9 @@ class _Lowering:
         factors[:window.kernels] = -2 * levels.half * scales / grid.scale
         value = self._call(
             f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
-            (read.value, _constant(weights), _constant(bias), _constant(factors),
-             _floats(*self._limits(grid, piece.limits)),
-             _ints(levels.least(read.grid, arithmetic), grid.zero, read.grid.zero)), made, arithmetic.activation)
+            (read.value, constants(bias, factors, weights, floats(*self._limits(grid, piece.limits)),
+                                    ints(levels.least(read.grid, arithmetic), grid.zero, read.grid.zero))), made,
+            arithmetic.activation)
         self._integers[output] = Integers(value, grid)
 
     def _template(self, piece: Piece, window: Window, arithmetic: Arithmetic, weight: Array,
@@ -276,9 +277,10 @@ class _Lowering:
         shape, grid = self._shape(output), self._grid(output)
         value = self._call(
             "add_int8", (shape,), lambda name: elementwise.add(name, shape, self._isa.integer),
-            (one.value, two.value, _floats(one.grid.scale / grid.scale, two.grid.scale / grid.scale,
-                                           *self._limits(grid, piece.limits)),
-             _ints(one.grid.zero, two.grid.zero, grid.zero)), shape, self._isa.integer.activation)
+            (one.value, two.value, constants(floats(one.grid.scale / grid.scale, two.grid.scale / grid.scale,
+                                                      *self._limits(grid, piece.limits)),
+                                              ints(one.grid.zero, two.grid.zero, grid.zero))), shape,
+            self._isa.integer.activation)
         self._integers[output] = Integers(value, grid)
 
     def _unmoved(self, piece: Piece) -> int | None:
@@ -332,17 +334,3 @@ class _Lowering:
         name = f"{what}_{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
         self._kernels.setdefault(name, lambda: make(name))
         return self._block.emit(relax.op.call_dps_packed(name, list(arguments), relax.TensorType(shape, dtype)))
-
-
-def _constant(array: Array) -> Any:
-    from tvm import relax
-
-    return relax.const(np.ascontiguousarray(array))
-
-
-def _floats(*values: float) -> Any:
-    return _constant(np.array(values, np.float32))
-
-
-def _ints(*values: int) -> Any:
-    return _constant(np.array(values, np.int32))

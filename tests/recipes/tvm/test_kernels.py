@@ -13,6 +13,7 @@ from recipes.compilers.tvm.host import host_target
 from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise, matmul, smooth
 from recipes.compilers.tvm.kernels.convolution import Tile
 from recipes.compilers.tvm.kernels.isa import PLAIN, Arithmetic, Isa, isa_of
+from recipes.compilers.tvm.kernels.parts import joined
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.compilers.tvm.target import llvm_target
 from recipes.ports import Array
@@ -78,8 +79,8 @@ class TestWithWeights:
         bias[:window.kernels] = own - zero_in * weights.reshape(window.kernels, -1).sum(axis=1)
         scales[:window.kernels] = scale
         low, high = arithmetic.low - zero_out, arithmetic.high - zero_out
-        got = run(name, [x, packed, bias, scales, np.array([low, high], np.float32),
-                         np.array([zero_in, zero_out], np.int32)], made, arithmetic.activation)
+        got = run(name, [x, joined(bias, scales, packed, np.array([low, high], np.float32),
+                                   np.array([zero_in, zero_out], np.int32))], made, arithmetic.activation)
         whole = spread(weights) if deep else weights
         sums = convolved(x[0].astype(np.int64) - zero_in, whole, window) + own
         expected = requantised(sums, scale, low, high, zero_out)
@@ -101,8 +102,9 @@ class TestWithWeights:
         bias[:window.kernels] = dice.uniform(-50, 50, window.kernels) - scale[:window.kernels] * weights[0].size / 2
         low, high = arithmetic.low - zero_out, arithmetic.high - zero_out
         got = run(convolution.convolution("main", window, arithmetic, tile, given, made, 1),
-                  [x, convolution.packed(weights, arithmetic, tile, 1), bias, scale, np.array([low, high], np.float32),
-                   np.array([least, zero_out, zero_in], np.int32)], made, arithmetic.activation)
+                  [x, joined(bias, scale, convolution.packed(weights, arithmetic, tile, 1),
+                             np.array([low, high], np.float32), np.array([least, zero_out, zero_in], np.int32))],
+                  made, arithmetic.activation)
         signs = np.where(x[0].astype(np.int64) >= least, 1, -1)
         products = convolved(signs, np.where(weights > 0, 1, -1), window, 1 if zero_in >= least else -1)
         negative = ((weights[0].size - products) // 2).astype(np.float32)
@@ -123,7 +125,7 @@ class TestWithWeights:
         function, total, packed = self.template(window, arithmetic, dice, deep, weights)
         bias = np.zeros(total, np.float32)
         bias[:window.kernels] = own
-        got = run(function, [x, packed, bias, np.array([0, 6], np.float32)], made, "float32")
+        got = run(function, [x, joined(bias, packed, np.array([0, 6], np.float32))], made, "float32")
         whole = (spread(weights) if deep else weights).astype(np.float64)
         expected = np.clip(convolved(x[0].astype(np.float64), whole, window) + own, 0, 6)
         assert np.abs(got[0] - expected).max() < 1e-5 * max(1.0, float(np.abs(whole).sum(axis=(1, 2, 3)).max()))
@@ -152,12 +154,12 @@ class TestWithoutWeights:
         low, high = arithmetic.low - zero, arithmetic.high - zero
         inverse = np.float32(1) / scale
         got = run(elementwise.quantise("main", shape, arithmetic),
-                  [x, np.array([inverse, low, high], np.float32), np.array([zero], np.int32)], shape,
+                  [x, joined(np.array([inverse, low, high], np.float32), np.array([zero], np.int32))], shape,
                   arithmetic.activation)
         expected = np.rint(np.clip(x * inverse, np.float32(low), np.float32(high))).astype(np.int64) + zero
         assert np.array_equal(got.astype(np.int64), expected)
         back = run(elementwise.dequantise("main", shape, arithmetic),
-                   [got, np.array([scale], np.float32), np.array([zero], np.int32)], shape, "float32")
+                   [got, joined(np.array([scale], np.float32), np.array([zero], np.int32))], shape, "float32")
         assert np.array_equal(back, (got.astype(np.int32) - zero).astype(np.float32) * scale)
 
     def test_products_of_matrices(self, number: int, isa: Isa) -> None:
@@ -190,7 +192,7 @@ class TestWithoutWeights:
         scales = dice.uniform(0.1, 1.5, 2).astype(np.float32)
         low, high = arithmetic.low - int(zeros[2]), arithmetic.high - int(zeros[2])
         got = run(elementwise.add("main", shape, arithmetic),
-                  [one, two, np.array([*scales, low, high], np.float32), zeros.astype(np.int32)], shape,
+                  [one, two, joined(np.array([*scales, low, high], np.float32), zeros.astype(np.int32))], shape,
                   arithmetic.activation)
         real = [(each.astype(np.int32) - int(zero)).astype(np.float32) for each, zero in zip((one, two), zeros[:2],
                                                                                             strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from recipes.compilers.tvm.kernels.isa import Arithmetic
-from recipes.compilers.tvm.kernels.parts import Shape, argument, kernel, rounded, span, viewed
+from recipes.compilers.tvm.kernels.parts import Shape, apart, argument, kernel, rounded, span, viewed
 
 Body = Callable[[Any, int], Any]
 """From where values are read, and how many -> the result."""
@@ -16,12 +16,13 @@ Body = Callable[[Any, int], Any]
 def quantise(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
     """Return the kernel float32 -> integers.
 
-    Its arguments: the tensor; numbers float32 (3,): 1 / scale, and the limits of `parts.rounded`; points int32 (1,):
-    the zero point; the result.
+    Its arguments: the tensor; constants as `parts.joined` makes them; the result. The constants: numbers float32 (3,):
+    1 / scale, and the limits of `parts.rounded`; points int32 (1,): the zero point.
     """
     def body() -> None:
-        x, numbers = argument("x", shape, "float32"), argument("numbers", (3,), "float32")
-        points, y = argument("points", (1,), "int32"), argument("y", shape, arithmetic.activation)
+        x, constants = argument("x", shape, "float32"), _constants(3, 1)
+        y = argument("y", shape, arithmetic.activation)
+        numbers, points = _numbers(constants, 3, 1)
         flat = viewed(x, (math.prod(shape),), "float32")
 
         def made(start: Any, count: int) -> Any:
@@ -36,11 +37,12 @@ def quantise(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
 def dequantise(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
     """Return the kernel integers -> float32: (x - zero point) * scale.
 
-    Its arguments: the tensor; numbers float32 (1,): scale; points int32 (1,): the zero point; the result.
+    Its arguments: the tensor; constants: numbers float32 (1,): scale, points int32 (1,): the zero point; the result.
     """
     def body() -> None:
-        x, numbers = argument("x", shape, arithmetic.activation), argument("numbers", (1,), "float32")
-        points, y = argument("points", (1,), "int32"), argument("y", shape, "float32")
+        x, constants = argument("x", shape, arithmetic.activation), _constants(1, 1)
+        y = argument("y", shape, "float32")
+        numbers, points = _numbers(constants, 1, 1)
         flat = viewed(x, (math.prod(shape),), arithmetic.activation)
 
         def made(start: Any, count: int) -> Any:
@@ -54,13 +56,14 @@ def dequantise(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
 def add(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
     """Return the kernel of the sum of two integer tensors, each with a scale of its own: fma(one, scale, two * scale).
 
-    Its arguments: both tensors; numbers float32 (4,): scale of the first and of the second beside the result's, and
-    the limits of `parts.rounded`; points int32 (3,): zero points of the first, the second and the result; the result.
+    Its arguments: both tensors; constants; the result. The constants: numbers float32 (4,): scale of the first and of
+    the second beside the result's, and the limits of `parts.rounded`; points int32 (3,): zero points of the first, the
+    second and the result.
     """
     def body() -> None:
         one, two = argument("one", shape, arithmetic.activation), argument("two", shape, arithmetic.activation)
-        numbers, points = argument("numbers", (4,), "float32"), argument("points", (3,), "int32")
-        y = argument("y", shape, arithmetic.activation)
+        constants, y = _constants(4, 3), argument("y", shape, arithmetic.activation)
+        numbers, points = _numbers(constants, 4, 3)
         first, second = (viewed(each, (math.prod(shape),), arithmetic.activation) for each in (one, two))
 
         def made(start: Any, count: int) -> Any:
@@ -71,6 +74,16 @@ def add(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
         _run(viewed(y, (math.prod(shape),), arithmetic.activation), math.prod(shape), arithmetic.lanes, made)
 
     return kernel(name, body)
+
+
+def _constants(floats: int, integers: int) -> Any:
+    """Declare so many float32 and int32 as one argument."""
+    return argument("constants", (4 * (floats + integers),), "uint8")
+
+
+def _numbers(constants: Any, floats: int, integers: int) -> list[Any]:
+    """Return both parts of the argument."""
+    return apart(constants, ((floats,), "float32"), ((integers,), "int32"))
 
 
 def _real(value: Any, zero: Any, count: int) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from recipes.compilers.tvm.kernels.isa import Arithmetic
 from recipes.compilers.tvm.kernels.window import Window
+from recipes.ports import Array
 
 Shape = tuple[int, ...]
 
@@ -40,6 +44,27 @@ def viewed(buffer: Any, shape: Shape, dtype: str) -> Any:
     from tvm.tirx.script import builder as tir
 
     return tir.decl_buffer(shape, dtype, data=buffer.data, layout=None)
+
+
+def joined(*arrays: Array) -> Array:
+    """Put the constants of a call side by side, as one argument: uint8 (n,)."""
+    return np.concatenate([np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays])
+
+
+def size_of(*parts: tuple[Shape, str]) -> int:
+    """Return the bytes of arrays of these shapes and types."""
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in parts)
+
+
+def apart(constants: Any, *parts: tuple[Shape, str]) -> list[Any]:
+    """Return the arrays of an argument that `joined` made, given their shapes and types in order."""
+    from tvm.tirx.script import builder as tir
+
+    found = []
+    for number, (shape, dtype) in enumerate(parts):
+        start = size_of(*parts[:number]) // np.dtype(dtype).itemsize
+        found.append(tir.decl_buffer(shape, dtype, data=constants.data, elem_offset=start, layout=None))
+    return found
 
 
 def local(size: int, dtype: str) -> Any:
@@ -163,12 +188,16 @@ def operands(window: Window, arithmetic: Arithmetic, weights: Shape, padded: int
         given: shape of the activations.
         made: shape of the result.
     """
+    parts: list[tuple[Shape, str]] = [((padded,), arithmetic.bias), (weights, arithmetic.weight), ((2,), "float32")]
+    if not arithmetic.is_float:
+        parts.insert(1, ((padded,), "float32"))
+        parts.append(((3 if arithmetic.is_signs else 2,), "int32"))
     x = argument("x", given, arithmetic.activation)
-    w, bias = argument("w", weights, arithmetic.weight), argument("bias", (padded,), arithmetic.bias)
-    scale = None if arithmetic.is_float else argument("scale", (padded,), "float32")
-    limits = argument("limits", (2,), "float32")
-    points = None if arithmetic.is_float else argument("points", (3 if arithmetic.is_signs else 2,), "int32")
+    constants = argument("constants", (size_of(*parts),), "uint8")
     y = argument("y", made, arithmetic.activation)
+    held = apart(constants, *parts)
+    scale, points = (None, None) if arithmetic.is_float else (held.pop(1), held.pop())
+    bias, w, limits = held
     return Operands(viewed(x, (window.height, window.width, window.channels), arithmetic.activation), w, bias, scale,
                     limits, points, viewed(y, (window.rows, window.columns, window.kernels), arithmetic.activation))
 
