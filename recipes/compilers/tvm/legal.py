@@ -8,11 +8,12 @@ STATIC_8 = LayerConfig(8, 8, Scheme.STATIC)
 STATIC_4 = LayerConfig(4, 8, Scheme.STATIC)
 STATIC_2 = LayerConfig(2, 8, Scheme.STATIC)
 STATIC_1 = LayerConfig(1, 1, Scheme.STATIC)
-"""There is a kernel of it for what has one of 2 bits; without training it is worth nothing."""
+"""Convolutions and linear layers have a kernel of it; without training it is worth nothing."""
+_WEIGHTED = (FLOAT32, STATIC_8, STATIC_4, STATIC_2)
 CHOICES: dict[str, tuple[LayerConfig, ...]] = {
-    "CONV_2D": (FLOAT32, STATIC_8, STATIC_4, STATIC_2), "FULLY_CONNECTED": (FLOAT32, STATIC_8, STATIC_4, STATIC_2),
-    "DEPTHWISE_CONV_2D": (FLOAT32, STATIC_8), "ADD": (FLOAT32, STATIC_8)}
+    "CONV_2D": _WEIGHTED, "FULLY_CONNECTED": _WEIGHTED, "DEPTHWISE_CONV_2D": _WEIGHTED, "ADD": (FLOAT32, STATIC_8)}
 """Operator -> what there is a kernel for; others are float."""
+_SIGNED = frozenset({"CONV_2D", "FULLY_CONNECTED"})
 
 
 def legal_choices(kind: str) -> tuple[LayerConfig, ...]:
@@ -23,7 +24,7 @@ def legal_choices(kind: str) -> tuple[LayerConfig, ...]:
 def trained_choices(kind: str) -> tuple[LayerConfig, ...]:
     """Return the same with one bit."""
     found = legal_choices(kind)
-    return (*found, STATIC_1) if STATIC_2 in found else found
+    return (*found, STATIC_1) if kind in _SIGNED else found
 
 
 def legal_for_all(layers: list[Layer]) -> tuple[tuple[Calibration, ...], tuple[Clipping, ...]]:

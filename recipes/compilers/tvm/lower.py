@@ -258,9 +258,9 @@ class _Lowering:
         given, made = self._shape(piece.inputs[0]), self._shape(piece.operator.outputs[0])
         if piece.operator.kind == "DEPTHWISE_CONV_2D":
             pixels = min(window.columns, 7)
-            return (depthwise.packed(weight, arithmetic), depthwise.padded_channels(window, arithmetic),
-                    lambda name: depthwise.depthwise(name, window, arithmetic, pixels, given, made),
-                    (window, arithmetic, pixels))
+            return (depthwise.packed(weight, arithmetic, bits), depthwise.padded_channels(window, arithmetic),
+                    lambda name: depthwise.depthwise(name, window, arithmetic, pixels, given, made, bits),
+                    (window, arithmetic, pixels, bits))
         tile = convolution.default_tile(window, arithmetic)
         return (convolution.packed(weight, arithmetic, tile, bits),
                 convolution.padded_kernels(window, arithmetic, tile),

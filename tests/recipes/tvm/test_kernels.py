@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def case(number: int, isa: Isa) -> np.random.Generator:
 @pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
 @pytest.mark.parametrize("number", range(SHAPES))
 class TestWithWeights:
-    @pytest.mark.parametrize(("deep", "bits"), [(False, 8), (False, 4), (False, 2), (True, 8)])
+    @pytest.mark.parametrize(("deep", "bits"), list(product((False, True), (8, 4, 2))))
     def test_integers_are_exact(self, number: int, isa: Isa, deep: bool, bits: int) -> None:
         dice, arithmetic = case(number, isa), isa.integer
         window = draw_window(dice, deep)
@@ -135,8 +136,8 @@ class TestWithWeights:
         given, made = shapes(window)
         pixels = int(dice.integers(1, 9))
         if deep:
-            return (depthwise.depthwise("main", window, arithmetic, pixels, given, made),
-                    depthwise.padded_channels(window, arithmetic), depthwise.packed(weights, arithmetic))
+            return (depthwise.depthwise("main", window, arithmetic, pixels, given, made, bits),
+                    depthwise.padded_channels(window, arithmetic), depthwise.packed(weights, arithmetic, bits))
         tile = Tile(pixels, int(dice.integers(1, 4)), bool(dice.integers(2)))
         return (convolution.convolution("main", window, arithmetic, tile, given, made, bits),
                 convolution.padded_kernels(window, arithmetic, tile),

@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.tvm.kernels.isa import Arithmetic
-from recipes.compilers.tvm.kernels.parts import Shape, bordered, finish, kernel, local, operands, span, unpacked
+from recipes.compilers.tvm.kernels.parts import (
+    Shape,
+    bordered,
+    bytes_of,
+    finish,
+    kernel,
+    local,
+    operands,
+    share_of,
+    span,
+    unpacked,
+)
 from recipes.compilers.tvm.kernels.signs import signed, words
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.ports import Array
@@ -39,11 +50,6 @@ def default_tile(window: Window, arithmetic: Arithmetic) -> Tile:
     most = max(1, min(arithmetic.registers // vectors, window.columns))
     pixels = min(range(1, most + 1), key=lambda n: (math.ceil(window.columns / n) * (n + 2), -n))
     return Tile(pixels, vectors)
-
-
-def share_of(arithmetic: Arithmetic, bits: int) -> int:
-    """Return how many weights share a byte: those of neighbouring groups of channels."""
-    return 1 if arithmetic.is_float or arithmetic.is_signs else 8 // bits
 
 
 def padded_kernels(window: Window, arithmetic: Arithmetic, tile: Tile) -> int:
@@ -79,10 +85,7 @@ def packed(weights: Array, arithmetic: Arithmetic, tile: Tile, bits: int = 8) ->
     split = split.reshape(blocks, height, width, groups // share, share, size * group)
     if share == 1:
         return np.ascontiguousarray(split[..., 0, :])
-    found = np.zeros(split[..., 0, :].shape, np.uint8)
-    for place in range(share):
-        found |= (split[..., place, :].astype(np.uint8) & (2 ** bits - 1)) << (place * bits)
-    return found.view(np.int8)
+    return bytes_of(split.swapaxes(-1, -2), bits)
 
 
 def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, given: Shape, made: Shape,

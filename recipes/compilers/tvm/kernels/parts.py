@@ -81,6 +81,19 @@ def span(start: Any, count: int) -> Any:
     return start if count == 1 else tir.ramp(start, 1, count)
 
 
+def share_of(arithmetic: Arithmetic, bits: int) -> int:
+    """Return how many weights share a byte."""
+    return 1 if arithmetic.is_float or arithmetic.is_signs else 8 // bits
+
+
+def bytes_of(weights: Array, bits: int) -> Array:
+    """Put the small integers of the last axis into one byte, int8, the first one in its lowest bits."""
+    found = np.zeros(weights.shape[:-1], np.uint8)
+    for place in range(weights.shape[-1]):
+        found |= (weights[..., place].astype(np.uint8) & (2 ** bits - 1)) << (place * bits)
+    return found.view(np.int8)
+
+
 def unpacked(held: Any, place: int, bits: int, count: int) -> Any:
     """Return small signed integers of a vector of bytes, times 2^(8 - bits): in the highest bits the sign is right.
 
