@@ -27,6 +27,7 @@ from recipes.compilers.tvm.kernels.parts import Shape
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.compilers.tvm.module import bindings_of
 from recipes.compilers.tvm.network import FloatNetwork, Piece, Weighted
+from recipes.compilers.tvm.repeat import repeated
 from recipes.ports import Array
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
@@ -140,7 +141,7 @@ class _Lowering:
             self._alias(output, same)
         elif kind in FOLLOWING and static and piece.inputs[0] in self._integers:
             given = self._integers[piece.inputs[0]]
-            self._integers[output] = Integers(self._repeat(piece, lambda tensor: self._integers[tensor].value),
+            self._integers[output] = Integers(self._repeated(piece, lambda tensor: self._integers[tensor].value),
                                               given.grid)
         else:
             self._floats[output] = self._plain(piece)
@@ -151,7 +152,7 @@ class _Lowering:
         inputs = tuple(self._shape(tensor) for tensor in piece.inputs)
         found = own_kernel(value, inputs, made, self._isa.floating) if len(piece.bindings) == 1 else None
         if found is None:
-            return self._repeat(piece, self._float)
+            return self._repeated(piece, self._float)
         return self._call(found.what, found.key, found.make, [self._float(tensor) for tensor in piece.inputs], made,
                           FLOAT)
 
@@ -300,29 +301,8 @@ class _Lowering:
         if same in self._integers:
             self._integers[output] = self._integers[same]
 
-    def _repeat(self, piece: Piece, form: Callable[[int], Any]) -> Any:
-        """Emit an operator's own bindings on other tensors."""
-        bindings = bindings_of(self._network.module)
-        inner: dict[Any, Any] = {}
-        value: Any = None
-        for index in piece.bindings:
-            value = self._block.emit(self._replaced(bindings[index].value, inner, form))
-            inner[bindings[index].var] = value
-        return value
-
-    def _replaced(self, value: Any, inner: Mapping[Any, Any], form: Callable[[int], Any]) -> Any:
-        from tvm import relax
-        from tvm.relax import Call, Tuple
-
-        if isinstance(value, relax.Var):
-            return inner[value] if value in inner else form(self._network.tensor_of[value])
-        if isinstance(value, Call):
-            return Call(value.op, [self._replaced(a, inner, form) for a in value.args], value.attrs)
-        if isinstance(value, Tuple):
-            return Tuple([self._replaced(a, inner, form) for a in value.fields])
-        if isinstance(value, relax.TupleGetItem):
-            return relax.TupleGetItem(self._replaced(value.tuple_value, inner, form), value.index)
-        return value
+    def _repeated(self, piece: Piece, form: Callable[[int], Any]) -> Any:
+        return repeated(self._block, self._network, piece, form)
 
     # Kernels
 
