@@ -17,6 +17,13 @@ def constants(*arrays: Array) -> Any:
     return relax.const(joined(*arrays))
 
 
+def constant(array: Array) -> Any:
+    """Return one as an argument of its own type."""
+    from tvm import relax
+
+    return relax.const(array)
+
+
 def floats(*values: float) -> Array:
     """Return float32 (n,)."""
     return np.array(values, np.float32)
@@ -25,3 +32,9 @@ def floats(*values: float) -> Array:
 def ints(*values: int) -> Array:
     """Return int32 (n,)."""
     return np.array(values, np.int32)
+
+
+def finite(limits: tuple[float, float], dtype: str) -> Array:
+    """Return the least and greatest result of floats of a type, (2,)."""
+    ends = np.finfo(dtype)
+    return np.asarray(np.clip(np.array(limits), ends.min, ends.max).astype(dtype))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.layers import LayerMap
-from recipes.compilers.tvm.constants import constants, floats, ints
+from recipes.compilers.tvm.constants import constant, constants, finite, floats, ints
 from recipes.compilers.tvm.floats import own_kernel
 from recipes.compilers.tvm.integers import (
     Grid,
@@ -25,9 +25,10 @@ from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise
 from recipes.compilers.tvm.kernels.isa import Arithmetic, Isa
 from recipes.compilers.tvm.kernels.parts import Shape
 from recipes.compilers.tvm.kernels.window import Window
+from recipes.compilers.tvm.legal import FLOAT16
 from recipes.compilers.tvm.module import bindings_of
 from recipes.compilers.tvm.network import FloatNetwork, Piece, Weighted
-from recipes.compilers.tvm.repeat import repeated
+from recipes.compilers.tvm.repeat import repeated, unmoved
 from recipes.ports import Array
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
@@ -35,7 +36,7 @@ from search.space import LayerConfig, Scheme
 
 FOLLOWING = frozenset({"RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "STRIDED_SLICE", "BROADCAST_TO"})
 """Operators that do with integers what they do with floats."""
-FLOAT = "float32"
+FLOAT, HALF = "float32", "float16"
 MOST = 33_000
 """Products of 8 bits, and of fewer bits moved up, that fit half of a 32-bit sum: 2^30 / (255 x 127)."""
 BIAS = 2 ** 30
@@ -55,8 +56,8 @@ class Integers:
 
 
 def scheme_name(config: LayerConfig) -> str:
-    """Return `w8a8` for static 8-bit integers, `float32` for floats: part of the name of a kernel."""
-    return f"w{config.weight_bits}a{config.activation_bits}" if config.scheme is Scheme.STATIC else FLOAT
+    """Return `w8a8` for static 8-bit integers, `float32` or `fp16` for floats: part of the name of a kernel."""
+    return f"w{config.weight_bits}a{config.activation_bits}" if config.scheme is Scheme.STATIC else config.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class _Lowering:
         self._rounded = rounded
         self._block = relax.BlockBuilder()
         self._floats: dict[int, Any] = {}
+        self._halves: dict[int, Any] = {}
         self._integers: dict[int, Integers] = {}
         self._kernels: dict[str, Callable[[], Any]] = {}
 
@@ -137,12 +139,16 @@ class _Lowering:
             emit(piece, piece.weighted, config)
         elif kind == "ADD" and static and self._is_sum(piece):
             self._sum(piece)
-        elif (same := self._unmoved(piece)) is not None:
+        elif kind == "ADD" and config == FLOAT16 and self._is_sum(piece):
+            self._sum_of_halves(piece)
+        elif (same := unmoved(self._network, piece)) is not None:
             self._alias(output, same)
         elif kind in FOLLOWING and static and piece.inputs[0] in self._integers:
             given = self._integers[piece.inputs[0]]
             self._integers[output] = Integers(self._repeated(piece, lambda tensor: self._integers[tensor].value),
                                               given.grid)
+        elif kind in FOLLOWING and piece.inputs[0] in self._halves and piece.inputs[0] not in self._floats:
+            self._halves[output] = self._repeated(piece, self._half)
         else:
             self._floats[output] = self._plain(piece)
 
@@ -160,6 +166,8 @@ class _Lowering:
 
     def _float(self, tensor: int) -> Any:
         """Return a tensor as floats, converted at its first use."""
+        if tensor in self._halves and tensor not in self._floats:
+            self._floats[tensor] = self._cast(self._halves[tensor], tensor, HALF, FLOAT)
         if tensor not in self._floats:
             known, shape = self._integers[tensor], self._shape(tensor)
             grid = known.grid
@@ -168,6 +176,17 @@ class _Lowering:
                 (known.value, constants(floats(grid.scale), ints(grid.zero))), shape, FLOAT)
         return self._floats[tensor]
 
+    def _half(self, tensor: int) -> Any:
+        """Return a tensor as float16, converted at its first use."""
+        if tensor not in self._halves:
+            self._halves[tensor] = self._cast(self._float(tensor), tensor, FLOAT, HALF)
+        return self._halves[tensor]
+
+    def _cast(self, value: Any, tensor: int, given: str, made: str) -> Any:
+        shape, lanes = self._shape(tensor), self._isa.floating.lanes
+        return self._call(f"cast_{made}", (shape, given, lanes),
+                          lambda name: elementwise.cast(name, shape, given, made, lanes), (value,), shape, made)
+
     def _integer(self, tensor: int) -> Integers:
         """Return a tensor as integers, converted at its first use."""
         if tensor not in self._integers:
@@ -175,7 +194,7 @@ class _Lowering:
             low, high = self._limits(grid)
             value = self._call(
                 "quantise", (shape,), lambda name: elementwise.quantise(name, shape, self._isa.integer),
-                (self._floats[tensor], constants(floats(1 / grid.scale, low, high), ints(grid.zero))), shape,
+                (self._float(tensor), constants(floats(1 / grid.scale, low, high), ints(grid.zero))), shape,
                 self._isa.integer.activation)
             self._integers[tensor] = Integers(value, grid)
         return self._integers[tensor]
@@ -197,16 +216,23 @@ class _Lowering:
     # Operators
 
     def _weighted_floats(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
-        arithmetic, window = self._isa.floating, own.window
+        """Emit float32 or float16: then weights, sums and results are float16."""
+        arithmetic, window = self._isa.floating if config != FLOAT16 else self._halves_of(piece), own.window
         given, made = self._shape(piece.inputs[0]), self._shape(piece.operator.outputs[0])
-        ends = np.finfo(np.float32)
-        limits = np.clip(np.array(piece.limits), ends.min, ends.max).astype(np.float32)
-        weights, size, make, key = self._template(piece, own.window, arithmetic, own.weight)
-        bias = np.zeros(size, np.float32)
+        kind = arithmetic.total
+        weights, size, make, key = self._template(piece, own.window, arithmetic, own.weight.astype(kind))
+        bias = np.zeros(size, kind)
         bias[:window.kernels] = 0 if own.bias is None else own.bias
-        self._floats[piece.operator.outputs[0]] = self._call(
+        read, forms = (self._half, self._halves) if kind == HALF else (self._float, self._floats)
+        forms[piece.operator.outputs[0]] = self._call(
             f"{piece.operator.kind.lower()}_{scheme_name(config)}", (*key, given, made), make,
-            (self._float(piece.inputs[0]), constants(bias, weights, limits)), made, FLOAT)
+            (read(piece.inputs[0]), constants(bias, weights, finite(piece.limits, kind))), made, kind)
+
+    def _halves_of(self, piece: Piece) -> Arithmetic:
+        if self._isa.half is None:
+            raise InfeasibleCandidate(f"{piece.operator.kind} of {piece.path or 'the network itself'}: this processor "
+                                      "has no arithmetic of float16")
+        return self._isa.half
 
     def _weighted_integers(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
         arithmetic, window, output = self._isa.integer, own.window, piece.operator.outputs[0]
@@ -284,22 +310,18 @@ class _Lowering:
             self._isa.integer.activation)
         self._integers[output] = Integers(value, grid)
 
-    def _unmoved(self, piece: Piece) -> int | None:
-        """Return the tensor that a transposition only gives back, as it was before an earlier one."""
-        before = next((p for p in self._network.pieces if p.operator.outputs[0] in piece.inputs), None)
-        if piece.operator.kind != "TRANSPOSE" or before is None or before.operator.kind != "TRANSPOSE":
-            return None
-        first, second = self._axes(before), self._axes(piece)
-        return before.inputs[0] if [first[axis] for axis in second] == sorted(first) else None
-
-    def _axes(self, piece: Piece) -> list[int]:
-        return [int(axis) for axis in bindings_of(self._network.module)[piece.bindings[0]].value.attrs.axes]
+    def _sum_of_halves(self, piece: Piece) -> None:
+        arithmetic, output = self._halves_of(piece), piece.operator.outputs[0]
+        shape = self._shape(output)
+        self._halves[output] = self._call(
+            "add_fp16", (shape, arithmetic), lambda name: elementwise.add_floats(name, shape, arithmetic),
+            (*(self._half(tensor) for tensor in piece.inputs), constant(finite(piece.limits, HALF))), shape, HALF)
 
     def _alias(self, output: int, same: int) -> None:
-        if same in self._floats:
-            self._floats[output] = self._floats[same]
-        if same in self._integers:
-            self._integers[output] = self._integers[same]
+        forms: tuple[dict[int, Any], ...] = (self._floats, self._halves, self._integers)
+        for known in forms:
+            if same in known:
+                known[output] = known[same]
 
     def _repeated(self, piece: Piece, form: Callable[[int], Any]) -> Any:
         return repeated(self._block, self._network, piece, form)

@@ -1,4 +1,4 @@
-"""Operators that TVM lowers itself: the float module's own calls, emitted again on other tensors."""
+"""Operators that TVM lowers itself: the float module's own calls, emitted again on other tensors; or not at all."""
 
 from __future__ import annotations
 
@@ -41,3 +41,16 @@ def _replaced(value: Any, inner: Mapping[Any, Any], form: Callable[[Any], Any]) 
     if isinstance(value, relax.TupleGetItem):
         return relax.TupleGetItem(_replaced(value.tuple_value, inner, form), value.index)
     return value
+
+
+def unmoved(network: FloatNetwork, piece: Piece) -> int | None:
+    """Return the tensor that a transposition only gives back, as it was before an earlier one."""
+    before = next((p for p in network.pieces if p.operator.outputs[0] in piece.inputs), None)
+    if piece.operator.kind != "TRANSPOSE" or before is None or before.operator.kind != "TRANSPOSE":
+        return None
+    first, second = _axes(network, before), _axes(network, piece)
+    return before.inputs[0] if [first[axis] for axis in second] == sorted(first) else None
+
+
+def _axes(network: FloatNetwork, piece: Piece) -> list[int]:
+    return [int(axis) for axis in bindings_of(network.module)[piece.bindings[0]].value.attrs.axes]

@@ -13,12 +13,12 @@ import pytest
 from recipes.compilers.tvm.host import host_target
 from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise, matmul, smooth
 from recipes.compilers.tvm.kernels.convolution import Tile
-from recipes.compilers.tvm.kernels.isa import PLAIN, Arithmetic, Isa, isa_of
+from recipes.compilers.tvm.kernels.isa import AS_FLOAT32, PLAIN, Arithmetic, Isa, isa_of
 from recipes.compilers.tvm.kernels.parts import joined
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.compilers.tvm.target import llvm_target
 from recipes.ports import Array
-from tests.recipes.tvm.references import convolved, fma, requantised, spread
+from tests.recipes.tvm.references import convolved, convolved_in_halves, fma, requantised, spread
 
 HOST = host_target("test")
 FLAGS = ("avx512_vnni", "avx512bw", "avx2", "asimddp")
@@ -131,6 +131,22 @@ class TestWithWeights:
         expected = np.clip(convolved(x[0].astype(np.float64), whole, window) + own, 0, 6)
         assert np.abs(got[0] - expected).max() < 1e-5 * max(1.0, float(np.abs(whole).sum(axis=(1, 2, 3)).max()))
 
+    @pytest.mark.parametrize("deep", [False, True], ids=["whole", "depthwise"])
+    def test_halves_in_float32_are_exact(self, number: int, isa: Isa, deep: bool) -> None:
+        dice, arithmetic = case(number, isa), isa_of(HOST.machine, (isa.name, AS_FLOAT32)).half
+        assert arithmetic is not None and arithmetic.as_float32
+        window = draw_window(dice, deep)
+        given, made = shapes(window)
+        x = dice.standard_normal(given).astype(np.float16)
+        shape = (window.kernels, *window.kernel, *(() if deep else (window.channels,)))
+        weights, own = (dice.standard_normal(size).astype(np.float16) for size in (shape, window.kernels))
+        function, total, packed = self.template(window, arithmetic, dice, deep, weights)
+        bias = np.zeros(total, np.float16)
+        bias[:window.kernels] = own
+        got = run(function, [x, joined(bias, packed, np.array([-1, 6], np.float16))], made, "float16")
+        expected = convolved_in_halves(x[0], spread(weights) if deep else weights, own, window).clip(-1, 6)
+        assert np.array_equal(got[0], expected)
+
     def template(self, window: Window, arithmetic: Arithmetic, dice: np.random.Generator, deep: bool,
                  weights: Array, bits: int = 8) -> tuple[Any, int, Array]:
         given, made = shapes(window)
@@ -162,6 +178,26 @@ class TestWithoutWeights:
         back = run(elementwise.dequantise("main", shape, arithmetic),
                    [got, joined(np.array([scale], np.float32), np.array([zero], np.int32))], shape, "float32")
         assert np.array_equal(back, (got.astype(np.int32) - zero).astype(np.float32) * scale)
+
+    def test_float16_there_and_back(self, number: int, isa: Isa) -> None:
+        dice = case(number, isa)
+        shape = (1, *(int(n) for n in dice.integers(1, 9, 3)))
+        x = (30_000 * dice.standard_normal(shape)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            half = x.astype(np.float16)
+        got = run(elementwise.cast("main", shape, "float32", "float16", isa.floating.lanes), [x], shape, "float16")
+        assert np.array_equal(got, half)
+        back = run(elementwise.cast("main", shape, "float16", "float32", isa.floating.lanes), [got], shape, "float32")
+        assert np.array_equal(back, half.astype(np.float32))
+
+    def test_sums_of_float16(self, number: int, isa: Isa) -> None:
+        dice, arithmetic = case(number, isa), isa_of(HOST.machine, (isa.name, AS_FLOAT32)).half
+        assert arithmetic is not None
+        shape = (1, *(int(n) for n in dice.integers(1, 9, 3)))
+        one, two = (dice.standard_normal(shape).astype(np.float16) for _ in range(2))
+        got = run(elementwise.add_floats("main", shape, arithmetic), [one, two, np.array([0, 1], np.float16)], shape,
+                  "float16")
+        assert np.array_equal(got, (one + two).clip(0, 1))
 
     def test_products_of_matrices(self, number: int, isa: Isa) -> None:
         dice = case(number, isa)

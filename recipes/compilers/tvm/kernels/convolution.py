@@ -94,8 +94,8 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
 
     Its arguments: activations of the shape `given`; constants as `parts.joined` makes them; the result, of the shape
     `made`. The constants: bias of the sums' type (padded_kernels,); scale float32 (padded_kernels,), integer arithmetic
-    only; weights of so many `bits` as `packed` gives them; limits float32 (2,), see `parts.requantised`, of float
-    arithmetic the least and greatest result; points int32 (2,): the activation that stands for zero, and the zero point
+    only; weights of so many `bits` as `packed` gives them; limits float32 (2,), see `parts.requantised`, of floats the
+    least and greatest result in their type; points int32 (2,): the activation that stands for zero, and the zero point
     of the result, integer arithmetic only.
 
     Of signs the scale multiplies how many products are negative, the bias is float32 and added then; points int32 (3,),

@@ -110,9 +110,4 @@ def depthwise(name: str, window: Window, arithmetic: Arithmetic, pixels: int, gi
 
 
 def _added(total: Any, activation: Any, weight: Any, arithmetic: Arithmetic) -> Any:
-    from tvm.tirx.script import builder as tir
-
-    if arithmetic.is_float:
-        return tir.call_llvm_pure_intrin(f"float32x{arithmetic.lanes}", f"llvm.fma.v{arithmetic.lanes}f32", activation,
-                                       weight, total)
-    return total + activation * weight
+    return arithmetic.fused(total, activation, weight) if arithmetic.is_float else total + activation * weight

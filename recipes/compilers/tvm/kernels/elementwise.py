@@ -1,4 +1,4 @@
-"""Operators without weights: conversions between float32 and integers, and sums of two tensors."""
+"""Operators without weights: conversions between float32, float16 and integers, and sums of two tensors."""
 
 from __future__ import annotations
 
@@ -49,6 +49,40 @@ def dequantise(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
             return _real(flat[span(start, count)], points[0], count) * _wide(numbers[0], count)
 
         _run(viewed(y, (math.prod(shape),), "float32"), math.prod(shape), arithmetic.lanes, made)
+
+    return kernel(name, body)
+
+
+def cast(name: str, shape: Shape, given: str, made: str, lanes: int) -> Any:
+    """Return the kernel of a conversion between floats. Its arguments: the tensor; the result, of the type `made`."""
+    from tvm.tirx.script import builder as tir
+
+    def body() -> None:
+        x, y = argument("x", shape, given), argument("y", shape, made)
+        flat = viewed(x, (math.prod(shape),), given)
+        _run(viewed(y, (math.prod(shape),), made), math.prod(shape), lanes,
+             lambda start, count: tir.cast(flat[span(start, count)], f"{made}x{count}" if count > 1 else made))
+
+    return kernel(name, body)
+
+
+def add_floats(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
+    """Return the kernel of the sum of two tensors of one type.
+
+    Its arguments: both tensors; limits of the result, (2,) of their type; the result.
+    """
+    from tvm.tirx.script import builder as tir
+
+    def body() -> None:
+        one, two, limits, y = (argument(name, size, arithmetic.total) for name, size in (
+            ("one", shape), ("two", shape), ("limits", (2,)), ("y", shape)))
+        first, second, made = (viewed(each, (math.prod(shape),), arithmetic.total) for each in (one, two, y))
+
+        def total(start: Any, count: int) -> Any:
+            found = first[span(start, count)] + second[span(start, count)]
+            return tir.min(tir.max(found, _wide(limits[0], count)), _wide(limits[1], count))
+
+        _run(made, math.prod(shape), arithmetic.lanes, total)
 
     return kernel(name, body)
 

@@ -201,7 +201,8 @@ def operands(window: Window, arithmetic: Arithmetic, weights: Shape, padded: int
         given: shape of the activations.
         made: shape of the result.
     """
-    parts: list[tuple[Shape, str]] = [((padded,), arithmetic.bias), (weights, arithmetic.weight), ((2,), "float32")]
+    parts: list[tuple[Shape, str]] = [((padded,), arithmetic.bias), (weights, arithmetic.weight),
+                                      ((2,), arithmetic.total if arithmetic.is_float else "float32")]
     if not arithmetic.is_float:
         parts.insert(1, ((padded,), "float32"))
         parts.append(((3 if arithmetic.is_signs else 2,), "int32"))
@@ -251,7 +252,7 @@ def bordered(window: Window, arithmetic: Arithmetic, size: Shape, x: Any, points
     if window.padding == (0, 0, 0, 0) and inside and size[2] == window.channels:
         return x
     copy = tir.alloc_buffer(size, arithmetic.activation, layout=None)
-    empty = tir.float32(0) if points is None else tir.cast(points[0], arithmetic.activation)
+    empty = tir.cast(tir.float32(0) if points is None else points[0], arithmetic.activation)
     top, left = window.padding[:2]
     rows, columns = min(window.height, size[0] - top), min(window.width, size[1] - left)
     with tir.serial(0, size[0]) as i, tir.serial(0, size[1]) as j, tir.serial(0, size[2]) as c:
