@@ -16,7 +16,7 @@ from profilers.refusals import ArtifactDied
 from profilers.runner import AgentRunner
 from recipes.artifact import Artifact
 from recipes.compilers.tvm.compiler import TvmCompiler
-from recipes.compilers.tvm.legal import STATIC_2, STATIC_4, STATIC_8
+from recipes.compilers.tvm.legal import FLOAT16, STATIC_2, STATIC_4, STATIC_8
 from recipes.compilers.tvm.run import Runner
 from recipes.target import Target
 from search.candidate import Candidate
@@ -124,6 +124,29 @@ def test_a_network_computes_there_what_it_computes_here(processor: Processor, na
     found = processor.outputs(built(given, candidate, processor.target), given, tmp_path)
     assert float(np.abs(found.reshape(expected.shape) - expected).max() / np.ptp(expected)) < 1e-5
     assert np.ptp(found) > 0
+
+
+@pytest.mark.parametrize("name", ["residual", "separable", "transformer"])
+def test_float16_is_offered_where_it_is_computed_and_this_machine_rounds_as_it_does(
+        processor: Processor, name: str, tmp_path: Path) -> None:
+    given = converted(name)
+    offered = any(FLOAT16 in layer.choices for layer in COMPILER.layers(given.model, processor.target).space.layers)
+    assert offered == (processor.features == PI_5)
+    if not offered:
+        return
+    here = COMPILER.host_target(processor.target)
+    space = COMPILER.layers(given.model, here).space
+    assert space == COMPILER.layers(given.model, processor.target).space
+    candidate = Candidate.of(space, {layer.name: layer.widen(FLOAT16) for layer in space.layers})
+    local, split = Runner(built(given, candidate, here), given.ports), images().splits["calibration"].inputs
+    expected = np.stack([local.run(split, example)[0] for example in range(EXAMPLES)])
+    found = processor.outputs(built(given, candidate, processor.target), given, tmp_path)
+    off = float(np.abs(found.reshape(expected.shape) - expected).max() / np.ptp(expected))
+    float32 = Runner(built(given, uniform(given, FLOAT32), here), given.ports)
+    plain = np.stack([float32.run(split, example)[0] for example in range(EXAMPLES)])
+    lost = float(np.abs(expected - plain).max() / np.ptp(plain))
+    assert 0 < lost < 5e-3
+    assert off < 1e-3 if name == "transformer" else off == 0, "layers in float32 add up in another order there"
 
 
 def test_code_for_another_processor_is_the_candidates_fault(processor: Processor, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from recipes.compilers.graph import Graph, Operator
 from recipes.compilers.layers import LayerMap, layers_of
 from recipes.compilers.ranges import MASKED, Histogram
 from recipes.compilers.tvm.host import host_target
-from recipes.compilers.tvm.kernels.isa import isa_of
+from recipes.compilers.tvm.kernels.isa import AS_FLOAT32, isa_of
 from recipes.compilers.tvm.legal import legal_choices, legal_for_all, trained_choices
 from recipes.compilers.tvm.link import library
 from recipes.compilers.tvm.lower import lower
@@ -57,15 +58,17 @@ class TvmCompiler:
     def host_target(self, target: Target) -> Target:
         """See Compiler: the board's own where this machine has the processor's features that code for it uses."""
         host = host_target(target.runtime_version)
-        own = host.machine == target.machine and set(features(target)) <= set(host.cpu_features)
-        return target if own else host
+        if host.machine == target.machine and set(features(target)) <= set(host.cpu_features):
+            return target
+        halves = isa_of(target.machine, target.cpu_features).half is not None
+        return replace(host, cpu_features=(*host.cpu_features, AS_FLOAT32)) if halves else host
 
     def layers(self, model: bytes, target: Target) -> LayerMap:
         """See Compiler."""
-        network = read_network(model)
+        network, half = read_network(model), isa_of(target.machine, target.cpu_features).half is not None
+        legal = partial(trained_choices if self.signs else legal_choices, half=half)
         return layers_of(self.name, network.graph, lambda op: network.pieces[op.index].path,
-                         lambda op: op.kind in LEAVES, trained_choices if self.signs else legal_choices,
-                         legal_for_all)
+                         lambda op: op.kind in LEAVES, legal, legal_for_all)
 
     def calibrate(self, model: bytes, ports: Ports, inputs: Mapping[str, Array]) -> bytes:
         """See Compiler; a tensor of integers has no range."""

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from search.space import FLOAT32, Calibration, Clipping, Layer, LayerConfig, Scheme
 
+FLOAT16 = LayerConfig(weight_bits=16)
+"""Weights, sums and results are float16."""
 STATIC_8 = LayerConfig(8, 8, Scheme.STATIC)
 STATIC_4 = LayerConfig(4, 8, Scheme.STATIC)
 STATIC_2 = LayerConfig(2, 8, Scheme.STATIC)
 STATIC_1 = LayerConfig(1, 1, Scheme.STATIC)
-"""There is a kernel of it for what has one of 2 bits; without training it is worth nothing."""
+"""Convolutions and linear layers have a kernel of it; without training it is worth nothing."""
+_WEIGHTED = (FLOAT32, FLOAT16, STATIC_8, STATIC_4, STATIC_2)
 CHOICES: dict[str, tuple[LayerConfig, ...]] = {
-    "CONV_2D": (FLOAT32, STATIC_8, STATIC_4, STATIC_2), "FULLY_CONNECTED": (FLOAT32, STATIC_8, STATIC_4, STATIC_2),
-    "DEPTHWISE_CONV_2D": (FLOAT32, STATIC_8), "ADD": (FLOAT32, STATIC_8)}
+    "CONV_2D": _WEIGHTED, "FULLY_CONNECTED": _WEIGHTED, "DEPTHWISE_CONV_2D": _WEIGHTED,
+    "ADD": (FLOAT32, FLOAT16, STATIC_8)}
 """Operator -> what there is a kernel for; others are float."""
+_SIGNED = frozenset({"CONV_2D", "FULLY_CONNECTED"})
 
 
-def legal_choices(kind: str) -> tuple[LayerConfig, ...]:
-    """Return the legal configurations of an operator, widest first."""
-    return CHOICES.get(kind, (FLOAT32,))
+def legal_choices(kind: str, half: bool = False) -> tuple[LayerConfig, ...]:
+    """Return the legal configurations of an operator, widest first; float16 where the processor computes it."""
+    return tuple(choice for choice in CHOICES.get(kind, (FLOAT32,)) if half or choice != FLOAT16)
 
 
-def trained_choices(kind: str) -> tuple[LayerConfig, ...]:
+def trained_choices(kind: str, half: bool = False) -> tuple[LayerConfig, ...]:
     """Return the same with one bit."""
-    found = legal_choices(kind)
-    return (*found, STATIC_1) if STATIC_2 in found else found
+    found = legal_choices(kind, half)
+    return (*found, STATIC_1) if kind in _SIGNED else found
 
 
 def legal_for_all(layers: list[Layer]) -> tuple[tuple[Calibration, ...], tuple[Clipping, ...]]:

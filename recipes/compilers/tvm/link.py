@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.blobs import BlobStore
+from recipes.compilers.tvm.elf import without_unwinding
 from recipes.compilers.tvm.kernels.parts import argument, kernel
 from recipes.compilers.tvm.lower import Lowered
 from recipes.compilers.tvm.target import kernel_options, llvm_target
@@ -24,8 +25,11 @@ from recipes.target import Target
 from search.errors import InfeasibleCandidate
 
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
-_LLD = ("ld.lld", "-shared", "--strip-all", "--hash-style=gnu", "-z", "noseparate-code")
-"""Without what only a debugger reads; pages of code and data follow each other without gaps."""
+_LLD = ("ld.lld", "-shared", "--strip-all", "--hash-style=gnu", "-z", "noseparate-code", "--gc-sections")
+"""Without what only a debugger reads; pages of code and data follow each other without gaps; TVM's conversions of
+float16, which are in every object, stay where something calls them."""
+_EXPORTED = "{ global: __tvm_ffi*; __TVM*; local: *; };"
+"""What the runtime looks up."""
 _PASSES = {"tirx.disable_assert": True}
 """Kernels do not check what they are given, which is known when they are called: 4 KB less each. `main` does."""
 _NOTHING = "nothing"
@@ -69,8 +73,12 @@ def _link(output: str, objects: Sequence[str], **_: object) -> None:
     """Link objects to a shared library; TVM's `fcompile`. What they lack, the runtime has."""
     import ziglang
 
-    zig = Path(str(ziglang.__file__)).parent / "zig"
-    done = subprocess.run([zig, *_LLD, "-o", output, *objects], capture_output=True, text=True)
+    for file in map(Path, objects):
+        file.write_bytes(without_unwinding(file.read_bytes()))
+    zig, exported = Path(str(ziglang.__file__)).parent / "zig", Path(f"{output}.map")
+    exported.write_text(_EXPORTED)
+    done = subprocess.run([zig, *_LLD, "--version-script", exported, "-o", output, *objects], capture_output=True,
+                          text=True)
     if done.returncode:
         raise InfeasibleCandidate(f"it cannot be linked: {done.stderr.strip()}")
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.layers import LayerMap
+from recipes.compilers.tvm.constants import constant, constants, finite, floats, ints
 from recipes.compilers.tvm.floats import own_kernel
 from recipes.compilers.tvm.integers import (
     Grid,
@@ -25,10 +26,12 @@ from recipes.compilers.tvm.kernels import elementwise
 from recipes.compilers.tvm.kernels.convolution import Tile
 from recipes.compilers.tvm.kernels.isa import Isa
 from recipes.compilers.tvm.kernels.parts import Shape
+from recipes.compilers.tvm.legal import FLOAT16
 from recipes.compilers.tvm.module import bindings_of
 from recipes.compilers.tvm.network import FloatNetwork, Piece, Weighted
+from recipes.compilers.tvm.repeat import repeated, unmoved
 from recipes.compilers.tvm.schedules import Schedules
-from recipes.compilers.tvm.templates import FLOAT, Template, template_of
+from recipes.compilers.tvm.templates import FLOAT, HALF, Template, arithmetic_of, template_of
 from recipes.ports import Array
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
@@ -94,6 +97,7 @@ class _Lowering:
         self._rounded, self._schedules = rounded, schedules
         self._block = relax.BlockBuilder()
         self._floats: dict[int, Any] = {}
+        self._halves: dict[int, Any] = {}
         self._integers: dict[int, Integers] = {}
         self._kernels: dict[str, Callable[[], Any]] = {}
         self._path = ""
@@ -138,12 +142,16 @@ class _Lowering:
             emit(piece, piece.weighted, config)
         elif kind == "ADD" and static and self._is_sum(piece):
             self._sum(piece)
-        elif (same := self._unmoved(piece)) is not None:
+        elif kind == "ADD" and config == FLOAT16 and self._is_sum(piece):
+            self._sum_of_halves(piece)
+        elif (same := unmoved(self._network, piece)) is not None:
             self._alias(output, same)
         elif kind in FOLLOWING and static and piece.inputs[0] in self._integers:
             given = self._integers[piece.inputs[0]]
-            self._integers[output] = Integers(self._repeat(piece, lambda tensor: self._integers[tensor].value),
+            self._integers[output] = Integers(self._repeated(piece, lambda tensor: self._integers[tensor].value),
                                               given.grid)
+        elif kind in FOLLOWING and piece.inputs[0] in self._halves and piece.inputs[0] not in self._floats:
+            self._halves[output] = self._repeated(piece, self._half)
         else:
             self._floats[output] = self._plain(piece)
 
@@ -153,7 +161,7 @@ class _Lowering:
         inputs = tuple(self._shape(tensor) for tensor in piece.inputs)
         found = own_kernel(value, inputs, made, self._isa.floating) if len(piece.bindings) == 1 else None
         if found is None:
-            return self._repeat(piece, self._float)
+            return self._repeated(piece, self._float)
         return self._call(found.what, found.key, found.make, [self._float(tensor) for tensor in piece.inputs], made,
                           FLOAT)
 
@@ -161,13 +169,26 @@ class _Lowering:
 
     def _float(self, tensor: int) -> Any:
         """Return a tensor as floats, converted at its first use."""
+        if tensor in self._halves and tensor not in self._floats:
+            self._floats[tensor] = self._cast(self._halves[tensor], tensor, HALF, FLOAT)
         if tensor not in self._floats:
             known, shape = self._integers[tensor], self._shape(tensor)
             grid = known.grid
             self._floats[tensor] = self._call(
                 "dequantise", (shape,), lambda name: elementwise.dequantise(name, shape, self._isa.integer),
-                (known.value, _floats(grid.scale), _ints(grid.zero)), shape, FLOAT)
+                (known.value, constants(floats(grid.scale), ints(grid.zero))), shape, FLOAT)
         return self._floats[tensor]
+
+    def _half(self, tensor: int) -> Any:
+        """Return a tensor as float16, converted at its first use."""
+        if tensor not in self._halves:
+            self._halves[tensor] = self._cast(self._float(tensor), tensor, FLOAT, HALF)
+        return self._halves[tensor]
+
+    def _cast(self, value: Any, tensor: int, given: str, made: str) -> Any:
+        shape, lanes = self._shape(tensor), self._isa.floating.lanes
+        return self._call(f"cast_{made}", (shape, given, lanes),
+                          lambda name: elementwise.cast(name, shape, given, made, lanes), (value,), shape, made)
 
     def _integer(self, tensor: int) -> Integers:
         """Return a tensor as integers, converted at its first use."""
@@ -176,7 +197,7 @@ class _Lowering:
             low, high = self._limits(grid)
             value = self._call(
                 "quantise", (shape,), lambda name: elementwise.quantise(name, shape, self._isa.integer),
-                (self._floats[tensor], _floats(1 / grid.scale, low, high), _ints(grid.zero)), shape,
+                (self._float(tensor), constants(floats(1 / grid.scale, low, high), ints(grid.zero))), shape,
                 self._isa.integer.activation)
             self._integers[tensor] = Integers(value, grid)
         return self._integers[tensor]
@@ -198,16 +219,15 @@ class _Lowering:
     # Operators
 
     def _weighted_floats(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
-        window = own.window
-        ends = np.finfo(np.float32)
-        limits = np.clip(np.array(piece.limits), ends.min, ends.max).astype(np.float32)
+        """Emit float32 or float16: then weights, sums and results are float16."""
         template = template_of(self._network, piece, own, config, self._isa)
-        tile = self._tile(template)
-        bias = np.zeros(template.padded(tile), np.float32)
-        bias[:window.kernels] = 0 if own.bias is None else own.bias
-        self._floats[piece.operator.outputs[0]] = self._weighted(template, tile, (
-            self._float(piece.inputs[0]), _constant(template.packed(own.weight, tile)), _constant(bias),
-            _constant(limits)))
+        tile, kind = self._tile(template), template.arithmetic.total
+        bias = np.zeros(template.padded(tile), kind)
+        bias[:own.window.kernels] = 0 if own.bias is None else own.bias
+        read, forms = (self._half, self._halves) if kind == HALF else (self._float, self._floats)
+        forms[piece.operator.outputs[0]] = self._weighted(
+            template, tile, read(piece.inputs[0]), bias, template.packed(own.weight.astype(kind), tile),
+            finite(piece.limits, kind))
 
     def _weighted_integers(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
         window, output = own.window, piece.operator.outputs[0]
@@ -228,9 +248,8 @@ class _Lowering:
         sums = whole.reshape(len(whole), -1).astype(np.int64).sum(axis=1)
         bias[:window.kernels] = np.rint(real / (np.float64(read.grid.scale) * scales)) - read.grid.zero * sums
         factors[:window.kernels] = np.float64(read.grid.scale) * scales / grid.scale
-        value = self._weighted(template, tile, (
-            read.value, _constant(template.packed(whole, tile)), _constant(bias), _constant(factors),
-            _floats(*self._limits(grid, piece.limits)), _ints(read.grid.zero, grid.zero)))
+        value = self._weighted(template, tile, read.value, bias, factors, template.packed(whole, tile),
+                               floats(*self._limits(grid, piece.limits)), ints(read.grid.zero, grid.zero))
         self._integers[output] = Integers(value, grid)
 
     def _weighted_signs(self, piece: Piece, own: Weighted, config: LayerConfig) -> None:
@@ -246,19 +265,19 @@ class _Lowering:
         real = np.zeros(len(signs)) if own.bias is None else own.bias.astype(np.float64)
         bias[:window.kernels] = (scales * (levels.middle * sums + levels.half * count) + real) / grid.scale
         factors[:window.kernels] = -2 * levels.half * scales / grid.scale
-        value = self._weighted(template, tile, (
-            read.value, _constant(template.packed(signs, tile)), _constant(bias), _constant(factors),
-            _floats(*self._limits(grid, piece.limits)),
-            _ints(levels.least(read.grid, template.arithmetic), grid.zero, read.grid.zero)))
+        points = ints(levels.least(read.grid, template.arithmetic), grid.zero, read.grid.zero)
+        value = self._weighted(template, tile, read.value, bias, factors, template.packed(signs, tile),
+                               floats(*self._limits(grid, piece.limits)), points)
         self._integers[output] = Integers(value, grid)
 
     def _tile(self, template: Template) -> Tile:
         """Return the tile that was measured to be the fastest, else the default."""
         return self._schedules.get(template.key) or template.default()
 
-    def _weighted(self, template: Template, tile: Tile, arguments: Sequence[Any]) -> Any:
+    def _weighted(self, template: Template, tile: Tile, value: Any, *arrays: Array) -> Any:
+        """Emit a kernel with weights on a value and constants."""
         return self._call(f"{template.kind.lower()}_{template.scheme}", template.identity(tile),
-                          lambda name: template.make(name, tile), arguments, template.made,
+                          lambda name: template.make(name, tile), (value, constants(*arrays)), template.made,
                           template.arithmetic.activation)
 
     def _is_sum(self, piece: Piece) -> bool:
@@ -271,51 +290,27 @@ class _Lowering:
         shape, grid = self._shape(output), self._grid(output)
         value = self._call(
             "add_int8", (shape,), lambda name: elementwise.add(name, shape, self._isa.integer),
-            (one.value, two.value, _floats(one.grid.scale / grid.scale, two.grid.scale / grid.scale,
-                                           *self._limits(grid, piece.limits)),
-             _ints(one.grid.zero, two.grid.zero, grid.zero)), shape, self._isa.integer.activation)
+            (one.value, two.value, constants(floats(one.grid.scale / grid.scale, two.grid.scale / grid.scale,
+                                                      *self._limits(grid, piece.limits)),
+                                              ints(one.grid.zero, two.grid.zero, grid.zero))), shape,
+            self._isa.integer.activation)
         self._integers[output] = Integers(value, grid)
 
-    def _unmoved(self, piece: Piece) -> int | None:
-        """Return the tensor that a transposition only gives back, as it was before an earlier one."""
-        before = next((p for p in self._network.pieces if p.operator.outputs[0] in piece.inputs), None)
-        if piece.operator.kind != "TRANSPOSE" or before is None or before.operator.kind != "TRANSPOSE":
-            return None
-        first, second = self._axes(before), self._axes(piece)
-        return before.inputs[0] if [first[axis] for axis in second] == sorted(first) else None
-
-    def _axes(self, piece: Piece) -> list[int]:
-        return [int(axis) for axis in bindings_of(self._network.module)[piece.bindings[0]].value.attrs.axes]
+    def _sum_of_halves(self, piece: Piece) -> None:
+        arithmetic, output = arithmetic_of(FLOAT16, self._isa), piece.operator.outputs[0]
+        shape = self._shape(output)
+        self._halves[output] = self._call(
+            "add_fp16", (shape, arithmetic), lambda name: elementwise.add_floats(name, shape, arithmetic),
+            (*(self._half(tensor) for tensor in piece.inputs), constant(finite(piece.limits, HALF))), shape, HALF)
 
     def _alias(self, output: int, same: int) -> None:
-        if same in self._floats:
-            self._floats[output] = self._floats[same]
-        if same in self._integers:
-            self._integers[output] = self._integers[same]
+        forms: tuple[dict[int, Any], ...] = (self._floats, self._halves, self._integers)
+        for known in forms:
+            if same in known:
+                known[output] = known[same]
 
-    def _repeat(self, piece: Piece, form: Callable[[int], Any]) -> Any:
-        """Emit an operator's own bindings on other tensors."""
-        bindings = bindings_of(self._network.module)
-        inner: dict[Any, Any] = {}
-        value: Any = None
-        for index in piece.bindings:
-            value = self._block.emit(self._replaced(bindings[index].value, inner, form))
-            inner[bindings[index].var] = value
-        return value
-
-    def _replaced(self, value: Any, inner: Mapping[Any, Any], form: Callable[[int], Any]) -> Any:
-        from tvm import relax
-        from tvm.relax import Call, Tuple
-
-        if isinstance(value, relax.Var):
-            return inner[value] if value in inner else form(self._network.tensor_of[value])
-        if isinstance(value, Call):
-            return Call(value.op, [self._replaced(a, inner, form) for a in value.args], value.attrs)
-        if isinstance(value, Tuple):
-            return Tuple([self._replaced(a, inner, form) for a in value.fields])
-        if isinstance(value, relax.TupleGetItem):
-            return relax.TupleGetItem(self._replaced(value.tuple_value, inner, form), value.index)
-        return value
+    def _repeated(self, piece: Piece, form: Callable[[int], Any]) -> Any:
+        return repeated(self._block, self._network, piece, form)
 
     # Kernels
 
@@ -333,17 +328,3 @@ class _Lowering:
 def kernel_name(what: str, key: tuple[object, ...]) -> str:
     """Return the name of a kernel of ours, the same for the same key; the agent knows such a name by its end."""
     return f"{what}_{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
-
-
-def _constant(array: Array) -> Any:
-    from tvm import relax
-
-    return relax.const(np.ascontiguousarray(array))
-
-
-def _floats(*values: float) -> Any:
-    return _constant(np.array(values, np.float32))
-
-
-def _ints(*values: int) -> Any:
-    return _constant(np.array(values, np.int32))

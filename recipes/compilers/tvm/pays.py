@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from recipes.compilers.layers import LayerMap
 from recipes.compilers.tvm.kernels.isa import Isa
 from recipes.compilers.tvm.network import FloatNetwork
@@ -95,5 +97,5 @@ def _weight_bytes(template: Template) -> float:
     """Return the bytes of a layer's weights; operators of one layer share them."""
     window = template.window
     kernels = 1 if template.kind == DEPTHWISE else window.kernels
-    bits = 32 if template.arithmetic.is_float else template.bits
+    bits = 8 * np.dtype(template.arithmetic.weight).itemsize if template.arithmetic.is_float else template.bits
     return math.prod(window.kernel) * window.channels * kernels * bits / 8

@@ -10,7 +10,7 @@ from recipes.target import Target
 FLAGS: Mapping[str, Mapping[str, str]] = {
     "x86_64": {"sse4_1": "sse4.1", **{name: name for name in (
         "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")},
-        "avx512_vnni": "avx512vnni", "avx512_vpopcntdq": "avx512vpopcntdq"},
+        "avx512_vnni": "avx512vnni", "avx512_vpopcntdq": "avx512vpopcntdq", "avx512_fp16": "avx512fp16"},
     "aarch64": {"asimddp": "dotprod", "asimdhp": "fullfp16", "i8mm": "i8mm"}}
 """Machine -> flag of /proc/cpuinfo that code is made for, where the board has it -> LLVM's name."""
 

@@ -15,11 +15,13 @@ from recipes.compilers.tvm.kernels.convolution import Tile
 from recipes.compilers.tvm.kernels.isa import Arithmetic, Isa
 from recipes.compilers.tvm.kernels.parts import Shape
 from recipes.compilers.tvm.kernels.window import Window
+from recipes.compilers.tvm.legal import FLOAT16
 from recipes.compilers.tvm.network import FloatNetwork, Piece, Weighted
 from recipes.ports import Array
+from search.errors import InfeasibleCandidate
 from search.space import LayerConfig, Scheme
 
-FLOAT = "float32"
+FLOAT, HALF = "float32", "float16"
 DEPTHWISE = "DEPTHWISE_CONV_2D"
 _VECTORS = (1, 2, 3, 4, 6, 8, 12, 16)
 _WASTE = 1.25
@@ -29,8 +31,8 @@ _FULL = 0.5
 
 
 def scheme_name(config: LayerConfig) -> str:
-    """Return `w8a8` for static 8-bit integers, `float32` for floats: part of the name of a kernel."""
-    return f"w{config.weight_bits}a{config.activation_bits}" if config.scheme is Scheme.STATIC else FLOAT
+    """Return `w8a8` for static 8-bit integers, `float32` or `fp16` for floats: part of the name of a kernel."""
+    return f"w{config.weight_bits}a{config.activation_bits}" if config.scheme is Scheme.STATIC else config.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Template:
     def packed(self, weights: Array, tile: Tile) -> Array:
         """Put weights in the order in which the kernel reads them: see the kernels' own `packed`."""
         if self.kind == DEPTHWISE:
-            return depthwise.packed(weights, self.arithmetic)
+            return depthwise.packed(weights, self.arithmetic, self.bits)
         return convolution.packed(weights, self.arithmetic, tile, self.bits)
 
     def padded(self, tile: Tile) -> int:
@@ -105,18 +107,23 @@ class Template:
     def identity(self, tile: Tile) -> tuple[object, ...]:
         """Return what the kernel's name is a digest of."""
         if self.kind == DEPTHWISE:
-            return self.window, self.arithmetic, tile.pixels, self.given, self.made
+            return self.window, self.arithmetic, tile.pixels, self.bits, self.given, self.made
         return self.window, self.arithmetic, tile, self.bits, self.given, self.made
 
     def make(self, name: str, tile: Tile) -> Any:
         """Return the kernel, a PrimFunc."""
         if self.kind == DEPTHWISE:
-            return depthwise.depthwise(name, self.window, self.arithmetic, tile.pixels, self.given, self.made)
+            return depthwise.depthwise(name, self.window, self.arithmetic, tile.pixels, self.given, self.made,
+                                       self.bits)
         return convolution.convolution(name, self.window, self.arithmetic, tile, self.given, self.made, self.bits)
 
 
 def arithmetic_of(config: LayerConfig, isa: Isa) -> Arithmetic:
-    """Return what a layer computes with."""
+    """Return what a layer computes with. Raises InfeasibleCandidate for float16 where the processor has none."""
+    if config == FLOAT16:
+        if isa.half is None:
+            raise InfeasibleCandidate("this processor has no arithmetic of float16")
+        return isa.half
     if config.scheme is not Scheme.STATIC:
         return isa.floating
     return isa.signs if config.weight_bits == 1 else isa.integer
@@ -159,7 +166,7 @@ def example_weights(template: Template, seed: int = 0) -> Array:
     shape = ((window.channels, *window.kernel) if template.kind == DEPTHWISE
              else (window.kernels, *window.kernel, window.channels))
     if template.arithmetic.is_float:
-        return dice.standard_normal(shape, np.float32)
+        return dice.standard_normal(shape, np.float32).astype(template.arithmetic.weight)
     if template.arithmetic.is_signs:
         return (dice.integers(0, 2, shape, np.int8) * 2 - 1).astype(np.int8)
     most = 2 ** (template.bits - 1) - 1

@@ -13,11 +13,12 @@ import numpy as np
 
 from recipes.artifact import Artifact
 from recipes.blobs import BlobStore
+from recipes.compilers.tvm.constants import constants, finite, floats, ints
 from recipes.compilers.tvm.kernels.convolution import Tile
 from recipes.compilers.tvm.kernels.tally import tally
 from recipes.compilers.tvm.link import code_size, kernel_object, library
 from recipes.compilers.tvm.lower import Lowered, kernel_name
-from recipes.compilers.tvm.templates import Template, example_weights
+from recipes.compilers.tvm.templates import FLOAT, Template, example_weights
 from recipes.ports import Array
 from recipes.target import Target
 
@@ -31,7 +32,7 @@ def parts(template: Template, tiles: Sequence[Tile]) -> tuple[tuple[Tile, ...], 
     """Divide tiles into libraries that are not too large; the first tile is in each, to compare with."""
     first, room = tiles[0], MOST_BYTES
     size = math.prod(template.window.kernel) * template.window.channels * template.window.kernels * template.bits // 8
-    size *= 4 if template.arithmetic.is_float else 1
+    size *= np.dtype(template.arithmetic.weight).itemsize if template.arithmetic.is_float else 1
     found: list[list[Tile]] = []
     orders: set[int] = set()
     for tile in tiles[1:]:
@@ -72,10 +73,9 @@ def tile_library(template: Template, tiles: Sequence[Tile], target: Target, blob
             name = kernel_name(f"{template.kind.lower()}_{template.scheme}", template.identity(tile))
             kernels[name] = _maker(template, tile, name)
             if tile.vectors not in orders:
-                orders[tile.vectors] = relax.const(np.ascontiguousarray(template.packed(weights, tile)))
-            arguments = [given, orders[tile.vectors], *map(relax.const, _others(template, tile))]
+                orders[tile.vectors] = constants(*_constants(template, tile, template.packed(weights, tile)))
             made = block.emit(relax.op.call_dps_packed(
-                name, arguments, relax.TensorType(template.made, arithmetic.activation)))
+                name, [given, orders[tile.vectors]], relax.TensorType(template.made, arithmetic.activation)))
             sums.append(block.emit(relax.op.call_dps_packed(
                 summed, [made], relax.TensorType((1,), _total(template)))))
         block.emit_func_output(relax.Tuple(sums))
@@ -88,7 +88,7 @@ def example_input(template: Template) -> Array:
     """Draw activations of the kernel's own type."""
     dice = np.random.default_rng(1)
     if template.arithmetic.is_float:
-        return dice.standard_normal(template.given, np.float32)
+        return dice.standard_normal(template.given, np.float32).astype(template.arithmetic.activation)
     low = template.arithmetic.low
     return dice.integers(low, low + 256, template.given).astype(template.arithmetic.activation)
 
@@ -97,20 +97,18 @@ def _maker(template: Template, tile: Tile, name: str) -> Callable[[], Any]:
     return lambda: template.make(name, tile)
 
 
-def _others(template: Template, tile: Tile) -> list[Array]:
-    """Return bias, factors, limits and zero points: any will do."""
+def _constants(template: Template, tile: Tile, weights: Array) -> list[Array]:
+    """Return bias, factors, weights, limits and zero points: any will do."""
     arithmetic, size = template.arithmetic, template.padded(tile)
+    bias = np.zeros(size, np.dtype(arithmetic.bias))
     if arithmetic.is_float:
-        ends = np.finfo(np.float32)
-        return [np.zeros(size, np.float32), np.array([ends.min, ends.max], np.float32)]
-    factors = np.full(size, 1e-3, np.float32)
-    limits = np.array([-100, 100], np.float32)
+        return [bias, weights, finite((-math.inf, math.inf), arithmetic.total)]
     points = [arithmetic.low + 128] * (3 if arithmetic.is_signs else 2)
-    return [np.zeros(size, np.dtype(arithmetic.bias)), factors, limits, np.array(points, np.int32)]
+    return [bias, np.full(size, 1e-3, np.float32), weights, floats(-100, 100), ints(*points)]
 
 
 def _total(template: Template) -> str:
-    return "float32" if template.arithmetic.is_float else "int32"
+    return FLOAT if template.arithmetic.is_float else "int32"
 
 
 def _description(template: Template, count: int) -> dict[str, object]:

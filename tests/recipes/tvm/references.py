@@ -25,6 +25,22 @@ def convolved(x: Array, weights: Array, window: Window, fill: float = 0) -> Arra
     return found
 
 
+def convolved_in_halves(x: Array, weights: Array, bias: Array, window: Window) -> Array:
+    """Convolve float16 as `convolved` does, on top of the bias: rounded after each product, channels innermost."""
+    top, left, bottom, right = window.padding
+    padded = np.pad(x, ((top, bottom), (left, right), (0, 0))).astype(np.float64)
+    found = np.broadcast_to(bias, (window.rows, window.columns, len(weights))).astype(np.float16)
+    for i in range(window.kernel[0]):
+        for j in range(window.kernel[1]):
+            top, left = i * window.dilation[0], j * window.dilation[1]
+            rows = slice(top, top + (window.rows - 1) * window.stride[0] + 1, window.stride[0])
+            columns = slice(left, left + (window.columns - 1) * window.stride[1] + 1, window.stride[1])
+            for channel in range(x.shape[2]):
+                products = padded[rows, columns, channel, None] * weights[:, i, j, channel].astype(np.float64)
+                found = (found.astype(np.float64) + products).astype(np.float16)
+    return found
+
+
 def spread(weights: Array) -> Array:
     """Write a depthwise convolution's weights (channels, height, width) as those of a whole one."""
     channels = len(weights)

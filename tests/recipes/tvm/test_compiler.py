@@ -21,7 +21,7 @@ from recipes.compilers.tflite.compiler import TfliteCompiler
 from recipes.compilers.tvm import link
 from recipes.compilers.tvm.compiler import TvmCompiler
 from recipes.compilers.tvm.host import host_target
-from recipes.compilers.tvm.legal import STATIC_4, STATIC_8
+from recipes.compilers.tvm.legal import STATIC_2, STATIC_4, STATIC_8
 from recipes.compilers.tvm.network import FloatNetwork, read_network
 from recipes.compilers.tvm.readback import calls, check_asked
 from recipes.compilers.tvm.run import Runner
@@ -141,6 +141,22 @@ def test_layers_with_weights_have_the_names_that_tflite_gives_them(name: str) ->
     ours, others = ({(layer.name, layer.weights, layer.macs) for layer in space.layers if layer.weights}
                     for space in spaces)
     assert ours == others
+
+
+def test_depthwise_weights_take_fewer_bits_too() -> None:
+    made = converted("separable")
+    sizes = []
+    for config in (STATIC_8, STATIC_4, STATIC_2):
+        formats = {layer.name: config if layer.kind == "DEPTHWISE_CONV_2D" else STATIC_8
+                   for layer in made.layers.space.layers}
+        artifact = made.artifact(Candidate.of(made.layers.space, formats))
+        deep = [name for name in calls(artifact) if name.startswith("depthwise")]
+        assert deep and all(f"_w{config.weight_bits}a8_" in name for name in deep)
+        assert made.top1(artifact, 300) > (0.85 if config.weight_bits > 2 else 0.3), "chance is 0.1"
+        weights = sum(piece.weighted.weight.size for piece in made.found.pieces
+                      if piece.operator.kind == "DEPTHWISE_CONV_2D" and piece.weighted is not None)
+        sizes.append(len(artifact))
+    assert sizes[0] - sizes[1] > 0.3 * weights, "half of a byte each, less what unpacks them"
 
 
 def test_a_library_that_calls_other_kernels_is_infeasible() -> None:

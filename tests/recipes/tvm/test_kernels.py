@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 from recipes.compilers.tvm.host import host_target
 from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise, matmul, smooth
 from recipes.compilers.tvm.kernels.convolution import Tile
-from recipes.compilers.tvm.kernels.isa import PLAIN, Arithmetic, Isa, isa_of
+from recipes.compilers.tvm.kernels.isa import AS_FLOAT32, PLAIN, Arithmetic, Isa, isa_of
+from recipes.compilers.tvm.kernels.parts import joined
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.compilers.tvm.target import llvm_target
 from recipes.ports import Array
-from tests.recipes.tvm.references import convolved, fma, requantised, spread
+from tests.recipes.tvm.references import convolved, convolved_in_halves, fma, requantised, spread
 
 HOST = host_target("test")
 FLAGS = ("avx512_vnni", "avx512bw", "avx2", "asimddp")
@@ -60,7 +62,7 @@ def case(number: int, isa: Isa) -> np.random.Generator:
 @pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
 @pytest.mark.parametrize("number", range(SHAPES))
 class TestWithWeights:
-    @pytest.mark.parametrize(("deep", "bits"), [(False, 8), (False, 4), (False, 2), (True, 8)])
+    @pytest.mark.parametrize(("deep", "bits"), list(product((False, True), (8, 4, 2))))
     def test_integers_are_exact(self, number: int, isa: Isa, deep: bool, bits: int) -> None:
         dice, arithmetic = case(number, isa), isa.integer
         window = draw_window(dice, deep)
@@ -78,8 +80,8 @@ class TestWithWeights:
         bias[:window.kernels] = own - zero_in * weights.reshape(window.kernels, -1).sum(axis=1)
         scales[:window.kernels] = scale
         low, high = arithmetic.low - zero_out, arithmetic.high - zero_out
-        got = run(name, [x, packed, bias, scales, np.array([low, high], np.float32),
-                         np.array([zero_in, zero_out], np.int32)], made, arithmetic.activation)
+        got = run(name, [x, joined(bias, scales, packed, np.array([low, high], np.float32),
+                                   np.array([zero_in, zero_out], np.int32))], made, arithmetic.activation)
         whole = spread(weights) if deep else weights
         sums = convolved(x[0].astype(np.int64) - zero_in, whole, window) + own
         expected = requantised(sums, scale, low, high, zero_out)
@@ -101,8 +103,9 @@ class TestWithWeights:
         bias[:window.kernels] = dice.uniform(-50, 50, window.kernels) - scale[:window.kernels] * weights[0].size / 2
         low, high = arithmetic.low - zero_out, arithmetic.high - zero_out
         got = run(convolution.convolution("main", window, arithmetic, tile, given, made, 1),
-                  [x, convolution.packed(weights, arithmetic, tile, 1), bias, scale, np.array([low, high], np.float32),
-                   np.array([least, zero_out, zero_in], np.int32)], made, arithmetic.activation)
+                  [x, joined(bias, scale, convolution.packed(weights, arithmetic, tile, 1),
+                             np.array([low, high], np.float32), np.array([least, zero_out, zero_in], np.int32))],
+                  made, arithmetic.activation)
         signs = np.where(x[0].astype(np.int64) >= least, 1, -1)
         products = convolved(signs, np.where(weights > 0, 1, -1), window, 1 if zero_in >= least else -1)
         negative = ((weights[0].size - products) // 2).astype(np.float32)
@@ -123,18 +126,34 @@ class TestWithWeights:
         function, total, packed = self.template(window, arithmetic, dice, deep, weights)
         bias = np.zeros(total, np.float32)
         bias[:window.kernels] = own
-        got = run(function, [x, packed, bias, np.array([0, 6], np.float32)], made, "float32")
+        got = run(function, [x, joined(bias, packed, np.array([0, 6], np.float32))], made, "float32")
         whole = (spread(weights) if deep else weights).astype(np.float64)
         expected = np.clip(convolved(x[0].astype(np.float64), whole, window) + own, 0, 6)
         assert np.abs(got[0] - expected).max() < 1e-5 * max(1.0, float(np.abs(whole).sum(axis=(1, 2, 3)).max()))
+
+    @pytest.mark.parametrize("deep", [False, True], ids=["whole", "depthwise"])
+    def test_halves_in_float32_are_exact(self, number: int, isa: Isa, deep: bool) -> None:
+        dice, arithmetic = case(number, isa), isa_of(HOST.machine, (isa.name, AS_FLOAT32)).half
+        assert arithmetic is not None and arithmetic.as_float32
+        window = draw_window(dice, deep)
+        given, made = shapes(window)
+        x = dice.standard_normal(given).astype(np.float16)
+        shape = (window.kernels, *window.kernel, *(() if deep else (window.channels,)))
+        weights, own = (dice.standard_normal(size).astype(np.float16) for size in (shape, window.kernels))
+        function, total, packed = self.template(window, arithmetic, dice, deep, weights)
+        bias = np.zeros(total, np.float16)
+        bias[:window.kernels] = own
+        got = run(function, [x, joined(bias, packed, np.array([-1, 6], np.float16))], made, "float16")
+        expected = convolved_in_halves(x[0], spread(weights) if deep else weights, own, window).clip(-1, 6)
+        assert np.array_equal(got[0], expected)
 
     def template(self, window: Window, arithmetic: Arithmetic, dice: np.random.Generator, deep: bool,
                  weights: Array, bits: int = 8) -> tuple[Any, int, Array]:
         given, made = shapes(window)
         pixels = int(dice.integers(1, 9))
         if deep:
-            return (depthwise.depthwise("main", window, arithmetic, pixels, given, made),
-                    depthwise.padded_channels(window, arithmetic), depthwise.packed(weights, arithmetic))
+            return (depthwise.depthwise("main", window, arithmetic, pixels, given, made, bits),
+                    depthwise.padded_channels(window, arithmetic), depthwise.packed(weights, arithmetic, bits))
         tile = Tile(pixels, int(dice.integers(1, 4)), bool(dice.integers(2)))
         return (convolution.convolution("main", window, arithmetic, tile, given, made, bits),
                 convolution.padded_kernels(window, arithmetic, tile),
@@ -152,13 +171,33 @@ class TestWithoutWeights:
         low, high = arithmetic.low - zero, arithmetic.high - zero
         inverse = np.float32(1) / scale
         got = run(elementwise.quantise("main", shape, arithmetic),
-                  [x, np.array([inverse, low, high], np.float32), np.array([zero], np.int32)], shape,
+                  [x, joined(np.array([inverse, low, high], np.float32), np.array([zero], np.int32))], shape,
                   arithmetic.activation)
         expected = np.rint(np.clip(x * inverse, np.float32(low), np.float32(high))).astype(np.int64) + zero
         assert np.array_equal(got.astype(np.int64), expected)
         back = run(elementwise.dequantise("main", shape, arithmetic),
-                   [got, np.array([scale], np.float32), np.array([zero], np.int32)], shape, "float32")
+                   [got, joined(np.array([scale], np.float32), np.array([zero], np.int32))], shape, "float32")
         assert np.array_equal(back, (got.astype(np.int32) - zero).astype(np.float32) * scale)
+
+    def test_float16_there_and_back(self, number: int, isa: Isa) -> None:
+        dice = case(number, isa)
+        shape = (1, *(int(n) for n in dice.integers(1, 9, 3)))
+        x = (30_000 * dice.standard_normal(shape)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            half = x.astype(np.float16)
+        got = run(elementwise.cast("main", shape, "float32", "float16", isa.floating.lanes), [x], shape, "float16")
+        assert np.array_equal(got, half)
+        back = run(elementwise.cast("main", shape, "float16", "float32", isa.floating.lanes), [got], shape, "float32")
+        assert np.array_equal(back, half.astype(np.float32))
+
+    def test_sums_of_float16(self, number: int, isa: Isa) -> None:
+        dice, arithmetic = case(number, isa), isa_of(HOST.machine, (isa.name, AS_FLOAT32)).half
+        assert arithmetic is not None
+        shape = (1, *(int(n) for n in dice.integers(1, 9, 3)))
+        one, two = (dice.standard_normal(shape).astype(np.float16) for _ in range(2))
+        got = run(elementwise.add_floats("main", shape, arithmetic), [one, two, np.array([0, 1], np.float16)], shape,
+                  "float16")
+        assert np.array_equal(got, (one + two).clip(0, 1))
 
     def test_products_of_matrices(self, number: int, isa: Isa) -> None:
         dice = case(number, isa)
@@ -190,7 +229,7 @@ class TestWithoutWeights:
         scales = dice.uniform(0.1, 1.5, 2).astype(np.float32)
         low, high = arithmetic.low - int(zeros[2]), arithmetic.high - int(zeros[2])
         got = run(elementwise.add("main", shape, arithmetic),
-                  [one, two, np.array([*scales, low, high], np.float32), zeros.astype(np.int32)], shape,
+                  [one, two, joined(np.array([*scales, low, high], np.float32), zeros.astype(np.int32))], shape,
                   arithmetic.activation)
         real = [(each.astype(np.int32) - int(zero)).astype(np.float32) for each, zero in zip((one, two), zeros[:2],
                                                                                             strict=True)]

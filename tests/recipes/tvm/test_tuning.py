@@ -37,7 +37,7 @@ KERNELS = [
     template("CONV_2D", "float32", ISA.floating, CONVOLUTION), template("CONV_2D", "w8a8", ISA.integer, CONVOLUTION),
     template("CONV_2D", "w4a8", ISA.integer, CONVOLUTION, 4), template("CONV_2D", "w2a8", ISA.integer, CONVOLUTION, 2),
     template("CONV_2D", "w1a1", ISA.signs, CONVOLUTION, 1), template(DEPTHWISE, "float32", ISA.floating, DEEP),
-    template(DEPTHWISE, "w8a8", ISA.integer, DEEP)]
+    template(DEPTHWISE, "w8a8", ISA.integer, DEEP), template(DEPTHWISE, "w4a8", ISA.integer, DEEP, 4)]
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=[f"{k.kind}-{k.scheme}" for k in KERNELS])

@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 
 from recipes.compilers.tvm.kernels.isa import Arithmetic
-from recipes.compilers.tvm.kernels.parts import Shape, bordered, finish, kernel, local, operands, span, unpacked
+from recipes.compilers.tvm.kernels.parts import (
+    Shape,
+    bordered,
+    bytes_of,
+    finish,
+    kernel,
+    local,
+    operands,
+    share_of,
+    span,
+    unpacked,
+)
 from recipes.compilers.tvm.kernels.signs import signed, words
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.ports import Array
@@ -39,11 +50,6 @@ def default_tile(window: Window, arithmetic: Arithmetic) -> Tile:
     most = max(1, min(arithmetic.registers // vectors, window.columns))
     pixels = min(range(1, most + 1), key=lambda n: (math.ceil(window.columns / n) * (n + 2), -n))
     return Tile(pixels, vectors)
-
-
-def share_of(arithmetic: Arithmetic, bits: int) -> int:
-    """Return how many weights share a byte: those of neighbouring groups of channels."""
-    return 1 if arithmetic.is_float or arithmetic.is_signs else 8 // bits
 
 
 def padded_kernels(window: Window, arithmetic: Arithmetic, tile: Tile) -> int:
@@ -79,20 +85,18 @@ def packed(weights: Array, arithmetic: Arithmetic, tile: Tile, bits: int = 8) ->
     split = split.reshape(blocks, height, width, groups // share, share, size * group)
     if share == 1:
         return np.ascontiguousarray(split[..., 0, :])
-    found = np.zeros(split[..., 0, :].shape, np.uint8)
-    for place in range(share):
-        found |= (split[..., place, :].astype(np.uint8) & (2 ** bits - 1)) << (place * bits)
-    return found.view(np.int8)
+    return bytes_of(split.swapaxes(-1, -2), bits)
 
 
 def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, given: Shape, made: Shape,
                 bits: int = 8) -> Any:
     """Return the kernel of a convolution.
 
-    Its arguments: activations of the shape `given`; weights of so many `bits` as `packed` gives them; bias of the sums'
-    type (padded_kernels,); scale float32 (padded_kernels,), integer arithmetic only; limits float32 (2,), see
-    `parts.requantised`, of float arithmetic the least and greatest result; points int32 (2,): the activation that
-    stands for zero, and the zero point of the result, integer arithmetic only; the result, of the shape `made`.
+    Its arguments: activations of the shape `given`; constants as `parts.joined` makes them; the result, of the shape
+    `made`. The constants: bias of the sums' type (padded_kernels,); scale float32 (padded_kernels,), integer arithmetic
+    only; weights of so many `bits` as `packed` gives them; limits float32 (2,), see `parts.requantised`, of floats the
+    least and greatest result in their type; points int32 (2,): the activation that stands for zero, and the zero point
+    of the result, integer arithmetic only.
 
     Of signs the scale multiplies how many products are negative, the bias is float32 and added then; points int32 (3,),
     see `signs.signed`.

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from recipes.compilers.tvm.kernels.isa import Arithmetic
-from recipes.compilers.tvm.kernels.parts import Shape, bordered, finish, kernel, local, operands, span
+from recipes.compilers.tvm.kernels.parts import (
+    Shape,
+    bordered,
+    bytes_of,
+    finish,
+    kernel,
+    local,
+    operands,
+    share_of,
+    span,
+    unpacked,
+)
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.ports import Array
 
@@ -18,15 +30,32 @@ def padded_channels(window: Window, arithmetic: Arithmetic) -> int:
     return math.ceil(window.channels / arithmetic.lanes) * arithmetic.lanes
 
 
-def packed(weights: Array, arithmetic: Arithmetic) -> Array:
-    """Put weights (channels, height, width) as the kernel reads them: (height, width, padded channels)."""
-    channels = weights.shape[0]
-    whole = np.zeros((*weights.shape[1:], math.ceil(channels / arithmetic.lanes) * arithmetic.lanes), weights.dtype)
-    whole[:, :, :channels] = weights.transpose(1, 2, 0)
-    return whole
+def packed(weights: Array, arithmetic: Arithmetic, bits: int = 8) -> Array:
+    """Put weights in the order in which the kernel reads them, zeros where there are none.
+
+    Below 8 bits neighbouring places of the window share a byte, the first one in its lowest bits: so that nothing is
+    lost where channels are few.
+
+    Args:
+        weights: (channels, height, width); integers fit `bits`.
+        arithmetic: of the kernel.
+        bits: of an integer weight.
+
+    Returns:
+        (height * width * bits / 8, padded channels).
+    """
+    channels, share = weights.shape[0], share_of(arithmetic, bits)
+    places = weights.reshape(channels, -1).shape[1]
+    whole = np.zeros((math.ceil(places / share) * share, math.ceil(channels / arithmetic.lanes) * arithmetic.lanes),
+                     weights.dtype)
+    whole[:places, :channels] = weights.reshape(channels, places).T
+    if share == 1:
+        return whole
+    return bytes_of(whole.reshape(-1, share, whole.shape[1]).swapaxes(1, 2), bits)
 
 
-def depthwise(name: str, window: Window, arithmetic: Arithmetic, pixels: int, given: Shape, made: Shape) -> Any:
+def depthwise(name: str, window: Window, arithmetic: Arithmetic, pixels: int, given: Shape, made: Shape,
+              bits: int = 8) -> Any:
     """Return the kernel of a depthwise convolution with one kernel for every channel.
 
     Its arguments are those of `convolution.convolution`, with weights as `packed` gives them, and (padded_channels,)
@@ -39,33 +68,38 @@ def depthwise(name: str, window: Window, arithmetic: Arithmetic, pixels: int, gi
         pixels: of one row of the output, summed up at a time.
         given: shape of the activations, (1, height, width, channels).
         made: shape of the result.
+        bits: of an integer weight.
     """
     from tvm.tirx.script import builder as tir
 
-    lanes, total = arithmetic.lanes, padded_channels(window, arithmetic)
+    lanes, total, share = arithmetic.lanes, padded_channels(window, arithmetic), share_of(arithmetic, bits)
+    places = list(product(range(window.kernel[0]), range(window.kernel[1])))
     rows, columns = window.rows, window.columns
     strips = math.ceil(columns / pixels)
     size = (window.reach(rows, 0), window.reach(strips * pixels, 1), total)
     wide = f"{arithmetic.total}x{lanes}"
 
     def body() -> None:
-        own = operands(window, arithmetic, (*window.kernel, total), total, given, made)
+        own = operands(window, arithmetic, (math.ceil(len(places) / share), total), total, given, made)
         source = bordered(window, arithmetic, size, own.x, own.points)
         with tir.serial(0, rows) as row, tir.serial(0, strips) as number, tir.serial(0, total // lanes) as block:
+            channels = span(block * lanes, lanes)
             sums = local(pixels * lanes, arithmetic.total)
+            begin = own.bias[channels] if share == 1 else tir.broadcast(tir.int32(0), lanes)
             for pixel in range(pixels):
-                tir.buffer_store(sums, own.bias[span(block * lanes, lanes)], [span(pixel * lanes, lanes)])
-            for i in range(window.kernel[0]):
-                for j in range(window.kernel[1]):
-                    weights = tir.cast(own.w[i, j, span(block * lanes, lanes)], wide)
-                    for pixel in range(pixels):
-                        column = (number * pixels + pixel) * window.stride[1] + j * window.dilation[1]
-                        place = [span(pixel * lanes, lanes)]
-                        read = source[row * window.stride[0] + i * window.dilation[0], column,
-                                      span(block * lanes, lanes)]
-                        tir.buffer_store(sums, _added(sums[place[0]], tir.cast(read, wide), weights, arithmetic), place)
+                tir.buffer_store(sums, begin, [span(pixel * lanes, lanes)])
+            for place, (i, j) in enumerate(places):
+                held = own.w[place // share, channels]
+                weights = tir.cast(held if share == 1 else unpacked(held, place % share, bits, lanes), wide)
+                for pixel in range(pixels):
+                    column = (number * pixels + pixel) * window.stride[1] + j * window.dilation[1]
+                    kept = [span(pixel * lanes, lanes)]
+                    read = source[row * window.stride[0] + i * window.dilation[0], column, channels]
+                    tir.buffer_store(sums, _added(sums[kept[0]], tir.cast(read, wide), weights, arithmetic), kept)
             for pixel in range(pixels):
                 column, found = number * pixels + pixel, sums[span(pixel * lanes, lanes)]
+                if share > 1:
+                    found = (found >> tir.broadcast(tir.int32(8 - bits), lanes)) + own.bias[channels]
                 if columns % pixels == 0:
                     finish(own, found, (row, column), block * lanes, window, arithmetic, total)
                 else:
@@ -76,9 +110,4 @@ def depthwise(name: str, window: Window, arithmetic: Arithmetic, pixels: int, gi
 
 
 def _added(total: Any, activation: Any, weight: Any, arithmetic: Arithmetic) -> Any:
-    from tvm.tirx.script import builder as tir
-
-    if arithmetic.is_float:
-        return tir.call_llvm_pure_intrin(f"float32x{arithmetic.lanes}", f"llvm.fma.v{arithmetic.lanes}f32", activation,
-                                       weight, total)
-    return total + activation * weight
+    return arithmetic.fused(total, activation, weight) if arithmetic.is_float else total + activation * weight

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from recipes.compilers.tvm.kernels.isa import Arithmetic
 from recipes.compilers.tvm.kernels.window import Window
+from recipes.ports import Array
 
 Shape = tuple[int, ...]
 
@@ -42,6 +46,27 @@ def viewed(buffer: Any, shape: Shape, dtype: str) -> Any:
     return tir.decl_buffer(shape, dtype, data=buffer.data, layout=None)
 
 
+def joined(*arrays: Array) -> Array:
+    """Put the constants of a call side by side, as one argument: uint8 (n,)."""
+    return np.concatenate([np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays])
+
+
+def size_of(*parts: tuple[Shape, str]) -> int:
+    """Return the bytes of arrays of these shapes and types."""
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in parts)
+
+
+def apart(constants: Any, *parts: tuple[Shape, str]) -> list[Any]:
+    """Return the arrays of an argument that `joined` made, given their shapes and types in order."""
+    from tvm.tirx.script import builder as tir
+
+    found = []
+    for number, (shape, dtype) in enumerate(parts):
+        start = size_of(*parts[:number]) // np.dtype(dtype).itemsize
+        found.append(tir.decl_buffer(shape, dtype, data=constants.data, elem_offset=start, layout=None))
+    return found
+
+
 def local(size: int, dtype: str) -> Any:
     """Return values that live in registers."""
     from tvm.tirx.script import builder as tir
@@ -54,6 +79,19 @@ def span(start: Any, count: int) -> Any:
     from tvm.tirx.script import builder as tir
 
     return start if count == 1 else tir.ramp(start, 1, count)
+
+
+def share_of(arithmetic: Arithmetic, bits: int) -> int:
+    """Return how many weights share a byte."""
+    return 1 if arithmetic.is_float or arithmetic.is_signs else 8 // bits
+
+
+def bytes_of(weights: Array, bits: int) -> Array:
+    """Put the small integers of the last axis into one byte, int8, the first one in its lowest bits."""
+    found = np.zeros(weights.shape[:-1], np.uint8)
+    for place in range(weights.shape[-1]):
+        found |= (weights[..., place].astype(np.uint8) & (2 ** bits - 1)) << (place * bits)
+    return found.view(np.int8)
 
 
 def unpacked(held: Any, place: int, bits: int, count: int) -> Any:
@@ -163,12 +201,17 @@ def operands(window: Window, arithmetic: Arithmetic, weights: Shape, padded: int
         given: shape of the activations.
         made: shape of the result.
     """
+    parts: list[tuple[Shape, str]] = [((padded,), arithmetic.bias), (weights, arithmetic.weight),
+                                      ((2,), arithmetic.total if arithmetic.is_float else "float32")]
+    if not arithmetic.is_float:
+        parts.insert(1, ((padded,), "float32"))
+        parts.append(((3 if arithmetic.is_signs else 2,), "int32"))
     x = argument("x", given, arithmetic.activation)
-    w, bias = argument("w", weights, arithmetic.weight), argument("bias", (padded,), arithmetic.bias)
-    scale = None if arithmetic.is_float else argument("scale", (padded,), "float32")
-    limits = argument("limits", (2,), "float32")
-    points = None if arithmetic.is_float else argument("points", (3 if arithmetic.is_signs else 2,), "int32")
+    constants = argument("constants", (size_of(*parts),), "uint8")
     y = argument("y", made, arithmetic.activation)
+    held = apart(constants, *parts)
+    scale, points = (None, None) if arithmetic.is_float else (held.pop(1), held.pop())
+    bias, w, limits = held
     return Operands(viewed(x, (window.height, window.width, window.channels), arithmetic.activation), w, bias, scale,
                     limits, points, viewed(y, (window.rows, window.columns, window.kernels), arithmetic.activation))
 
@@ -209,7 +252,7 @@ def bordered(window: Window, arithmetic: Arithmetic, size: Shape, x: Any, points
     if window.padding == (0, 0, 0, 0) and inside and size[2] == window.channels:
         return x
     copy = tir.alloc_buffer(size, arithmetic.activation, layout=None)
-    empty = tir.float32(0) if points is None else tir.cast(points[0], arithmetic.activation)
+    empty = tir.cast(tir.float32(0) if points is None else points[0], arithmetic.activation)
     top, left = window.padding[:2]
     rows, columns = min(window.height, size[0] - top), min(window.width, size[1] - left)
     with tir.serial(0, size[0]) as i, tir.serial(0, size[1]) as j, tir.serial(0, size[2]) as c:

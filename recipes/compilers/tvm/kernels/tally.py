@@ -12,7 +12,7 @@ def tally(name: str, shape: Shape, dtype: str) -> Any:
     """Return the kernel tensor -> its sum, (1,): int32 of integers, float32 of floats, added one by one."""
     from tvm.tirx.script import builder as tir
 
-    total = "float32" if dtype == "float32" else "int32"
+    total = "float32" if dtype.startswith("float") else "int32"
 
     def body() -> None:
         x, y = argument("x", shape, dtype), argument("y", (1,), total)
