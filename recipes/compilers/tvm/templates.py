@@ -119,10 +119,10 @@ class Template:
 
 
 def arithmetic_of(config: LayerConfig, isa: Isa) -> Arithmetic:
-    """Return what a layer computes with. Raises InfeasibleCandidate for float16 where the processor has none."""
+    """Return what a layer computes with. Raises ValueError for float16 where the processor has none."""
     if config == FLOAT16:
         if isa.half is None:
-            raise InfeasibleCandidate("this processor has no arithmetic of float16")
+            raise ValueError("this processor has no arithmetic of float16")
         return isa.half
     if config.scheme is not Scheme.STATIC:
         return isa.floating
@@ -130,9 +130,13 @@ def arithmetic_of(config: LayerConfig, isa: Isa) -> Arithmetic:
 
 
 def template_of(network: FloatNetwork, piece: Piece, own: Weighted, config: LayerConfig, isa: Isa) -> Template:
-    """Return the kernel of a layer with weights."""
+    """Return the kernel of a layer with weights. Raises InfeasibleCandidate where the processor cannot compute it."""
     tensors = network.graph.tensors
-    return Template(piece.operator.kind, scheme_name(config), own.window, arithmetic_of(config, isa),
+    try:
+        arithmetic = arithmetic_of(config, isa)
+    except ValueError as error:
+        raise InfeasibleCandidate(f"{piece.operator.kind} of {piece.path or 'the network itself'}: {error}") from error
+    return Template(piece.operator.kind, scheme_name(config), own.window, arithmetic,
                     config.weight_bits if config.scheme is Scheme.STATIC else 8, tensors[piece.inputs[0]].shape,
                     tensors[piece.operator.outputs[0]].shape)
 
