@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL = 1
+PROTOCOL = 2
 HEARTBEAT_S = 1.0
 INLINE_BYTES = 256 * 1024
 """Outputs up to this size travel in the reply."""

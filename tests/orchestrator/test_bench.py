@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,9 +93,8 @@ class Board:
 class Runner:
     board: Board
     boot: str
-    runtime_name: str = "litert"
-    runtime_version: str = "2.3"
     closed: bool = False
+    runtimes: Mapping[str, str] = field(default_factory=lambda: {"litert": "2.3"})
 
     @property
     def facts(self) -> BoardFacts:
@@ -106,13 +105,15 @@ class Runner:
         self.board.tokens.append(token)
         Board._raise(self.board.locks)
 
-    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
         assert not self.closed
         self.board.events.append(artifact.sha256)
         self.board.settings.append(settings)
         return MeasuredSession(measurement(artifact), self.board.outcome(artifact.sha256))
 
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
         assert not self.closed
         self.board.events.append(f"run {inputs} to {outputs}")
         self.board.outcome(artifact.sha256)

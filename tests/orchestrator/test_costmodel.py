@@ -293,7 +293,7 @@ class TestNetworks:
         layers = map_layers(read_graph(model), Target("aarch64", "litert", "2.3"))
         sites = sites_of(layers)
         truth = roofline_prior(layers, sites, OTHER, 1)
-        study = store.create_study(NewStudy(name, 0, {"model": "mine.py:net"}, "m" * 64, layers.space, {}))
+        study = store.create_study(NewStudy(name, 0, {"model": "mine.py:net"}, "m" * 64, {"tflite": layers.space}, {}))
         store.put_step(study.id, StepRecord(name, "prepare", {"float_model": store.blobs.put_bytes(model).sha256}, {}))
         dice = np.random.default_rng(0)
         for number in range(count):

@@ -231,7 +231,7 @@ def test_an_unknown_device_is_a_usage_error(sshd: Sshd, tmp_path: Path) -> None:
 def test_a_board_that_was_not_set_up_names_the_command(sshd: Sshd, tmp_path: Path) -> None:
     entry = sshd.entry("bench", python=sys.executable)
     with pytest.raises(AgentMismatch, match="install it with 'orchestrator devices setup bench'"):
-        connector(entry, tmp_path, agent_file(tmp_path), COMPILERS["tflite"])()
+        connector(entry, tmp_path, agent_file(tmp_path), [COMPILERS["tflite"]])()
     assert list(sshd.root.iterdir()) == []
 
 

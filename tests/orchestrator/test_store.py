@@ -67,7 +67,7 @@ SPACE = SearchSpace("tflite", tuple(
 
 
 def new_study(name: str = "first", config: dict[str, float] | None = None) -> NewStudy:
-    return NewStudy(name, 2**40, {"budget": "10ms", **(config or {})}, "m" * 64, SPACE, {"litert": "2.3.0"})
+    return NewStudy(name, 2**40, {"budget": "10ms", **(config or {})}, "m" * 64, {"tflite": SPACE}, {"litert": "2.3.0"})
 
 
 def candidate(number: int) -> Candidate:
@@ -111,7 +111,7 @@ def study(store: Store) -> StudyRecord:
 def test_a_study_comes_back_as_it_was_given(store: Store, study: StudyRecord) -> None:
     found = store.study("first")
     assert found == study
-    assert (found.space, found.seed, found.config) == (SPACE, 2**40, {"budget": "10ms"})
+    assert (found.spaces, found.seed, found.config) == ({"tflite": SPACE}, 2**40, {"budget": "10ms"})
     assert (found.status, found.document) == (StudyStatus.RUNNING, None)
     store.set_document(study.id, {"winner": {"trial": 3}})
     store.set_config(study.id, {"budget": "10ms"})

@@ -45,7 +45,7 @@ class Bench:
         settings: dict[str, Any] = {
             "root": str(self.root), "agent": self.agent, "board": "bench", "kind": "x86",
             "lock_file": str(self.folder / "lock"), **changes}
-        return AgentRunner(self.transport, runtime=place, **settings)
+        return AgentRunner(self.transport, runtimes=(place,), **settings)
 
     def locked(self, **changes: Any) -> AgentRunner:
         runner = self.runner(**changes)
