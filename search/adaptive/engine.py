@@ -174,9 +174,14 @@ class Engine:
         return found
 
     def face(self, rivals: Rivals) -> None:
-        """Take what other searches have found, and renew the outlook from what the host knows already."""
-        self.rivals, pool = rivals, self._free()
-        self.outlook = self.judge().outlook(pool, self.margin) if len(pool) else None
+        """Take what other searches have found, and renew the outlook from what the host knows already.
+
+        None before the host was asked, and while nothing meets the budget.
+        """
+        self.rivals, judge = rivals, self.judge()
+        self.outlook = judge.outlook(self._free(), self.margin)
+        if self.outlook is None and self.memory.tables and (rivals or judge.incumbent() is not None):
+            self.outlook = Outlook(0.0, 0.0)  # nothing that the host knows meets the other constraints
 
     def exhausted(self) -> bool:
         """Tell whether every configuration was measured, is under way or infeasible."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from search.adaptive.judge import Outlook, Rivals
+from search.adaptive.judge import NO_RIVALS, Outlook, Rivals
 from search.adaptive.reach import Reach
 from search.candidate import Candidate
 from search.goal import TIE, Evidence, Goal
@@ -72,6 +72,8 @@ class Several:
                 self._exhausted.add(name)
                 continue
             self._count(candidate)
+            if self._contenders[name].outlook() is None:
+                self._look([name])
             self._outlook = self._widest(racing)
             return candidate
         return None
@@ -135,7 +137,7 @@ class Several:
         """Let everyone see what the others have."""
         offers = {name: own.offers() for name, own in self._contenders.items()}
         for name in names:
-            others = [found for other, found in offers.items() if other != name]
+            others = [NO_RIVALS, *(found for other, found in offers.items() if other != name)]
             self._contenders[name].face(Rivals(np.concatenate([found.latency_s for found in others]),
                                                np.concatenate([found.accuracy for found in others])))
 
@@ -150,27 +152,37 @@ class Several:
         return min((name for name in racing if name in leading or name not in gains), key=self._asked.__getitem__)
 
     def _widest(self, racing: Sequence[str]) -> Outlook | None:
-        """Return the outlook with the largest probability of an improvement."""
-        known = [outlook for name in racing if (outlook := self._contenders[name].outlook()) is not None]
-        return max(known, key=lambda outlook: outlook.probability, default=None)
+        """Return the outlook with the largest probability of an improvement; None while somebody's is not known."""
+        found = [self._contenders[name].outlook() for name in racing]
+        known = [outlook for outlook in found if outlook is not None]
+        return max(known, key=lambda outlook: outlook.probability, default=None) if len(known) == len(found) else None
 
     def _may_win(self, name: str) -> bool:
         """Tell whether a compiler may still have the winner, or extend the front."""
-        own = self._contenders[name]
-        if len(self._told[name]) < LEAST:
+        own, told = self._contenders[name], self._told[name]
+        if len(told) < LEAST:
             return True
-        limit_s = self._limit_s(name)
-        if limit_s is not None and own.chance_within(limit_s) < UNREACHABLE:
+        budget_s, rival_s, outlook = self._goal.latency_budget_s, self._rival_s(name), own.outlook()
+        if budget_s is not None and own.chance_within(budget_s) < UNREACHABLE:
             return False
-        return own.outlook() is not None or self._catches_up(name)
+        slower = rival_s is not None and own.chance_within(rival_s) < UNREACHABLE
+        if slower and not self._goal.maximises_quality:
+            return False
+        if outlook is None:
+            return self._catches_up(name)
+        return not slower or len(told) < LITTLE or outlook.probability >= PROMISING
 
-    def _limit_s(self, name: str) -> float | None:
-        """Return the latency that the winner keeps within: the budget's, the fastest rival's where that is sought."""
-        limits = [] if self._goal.latency_budget_s is None else [self._goal.latency_budget_s]
-        if self._goal.front is None and not self._goal.maximises_quality:
-            limits += [evidence.latency_s for other, told in self._told.items() if other != name
-                       for _, evidence in told if self._goal.feasible(evidence)]
-        return min(limits, default=None)
+    def _rival_s(self, name: str) -> float | None:
+        """Return the latency of the best of all where another compiler has it, and one best is looked for.
+
+        What is neither more accurate nor as fast does not win: ties go to the faster.
+        """
+        everything = {i: (other, e) for other, told in self._told.items() for i, e in told}
+        best = self._goal.best((i, e) for i, (_, e) in everything.items())
+        if best is None or self._goal.front is not None:
+            return None
+        holder, evidence = everything[best]
+        return evidence.latency_s if holder != name and self._goal.feasible(evidence) else None
 
     def _catches_up(self, name: str) -> bool:
         """Tell whether the best of a sampler that says nothing, going on as lately, is the best of all in the end.
