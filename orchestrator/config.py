@@ -32,8 +32,8 @@ COMPILERS = ("tflite", "tvm")
 """In the order in which a study of several has them, whatever the order in which they are given."""
 
 
-def _compilers(value: object) -> tuple[str, ...]:
-    """Read `tvm`, `tflite,tvm` or a list of names."""
+def parse_compilers(value: object) -> tuple[str, ...]:
+    """Read `tvm`, `tflite,tvm` or a list of names. Raises ValueError that does not say where they stand."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names:
         raise ValueError(f"expected tflite or tvm, got {value!r}; several have commas between them: tflite,tvm")
@@ -52,7 +52,7 @@ def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
 
 _NAMES = {"type": "string", "enum": list(COMPILERS)}
 Compilers = Annotated[
-    tuple[str, ...], BeforeValidator(_compilers), PlainSerializer(_one_or_list, when_used="json"),
+    tuple[str, ...], BeforeValidator(parse_compilers), PlainSerializer(_one_or_list, when_used="json"),
     WithJsonSchema({"anyOf": [_NAMES, {"type": "array", "items": _NAMES, "minItems": 1, "uniqueItems": True}]})]
 
 
