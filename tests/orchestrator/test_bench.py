@@ -161,6 +161,18 @@ def test_two_failures_of_the_farm_are_survived_on_new_connections() -> None:
     assert board.tokens == sorted(set(board.tokens)), "tokens must rise"
 
 
+@pytest.mark.parametrize(("known", "asked"), [((), "float32"), (("tvm:float32",), "tvm:float32")])
+def test_a_crash_is_cross_examined_with_the_reference_of_its_own_runtime(known: tuple[str, ...], asked: str) -> None:
+    """Without one of its own (its float32 crashes) the board must run the other compiler's."""
+    board = Board(outcomes={"candidate": [ArtifactDied("SIGSEGV")]})
+    with bench(board) as opened:
+        for name in known:
+            opened.set_reference(replace(job(name), runtime="tvm"))
+        opened.measure(replace(CANDIDATE, runtime="tvm"))
+    assert [event for event in board.events if event in ("candidate", "float32", "tvm:float32")] == [
+        "candidate", asked, "candidate"]
+
+
 def test_a_board_that_comes_back_is_waited_for() -> None:
     board = Board(connects=[BoardUnreachable("no route"), BoardUnreachable("no route"), None])
     with bench(board) as opened:
