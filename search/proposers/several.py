@@ -24,7 +24,7 @@ from search.proposers.stopping import UNREACHABLE
 LITTLE = 6
 """Who has fewer measurements is little known: as many as there are uniform recipes."""
 LEAST = 3
-"""Before so many measurements nobody is out of the race."""
+"""Before so many measurements nobody is out of the race, unless next to nothing of it runs."""
 WINDOW = 8
 """Measurements in a row by which a sampler that does not say what it expects is judged."""
 PROMISING = 0.05
@@ -161,7 +161,7 @@ class Several:
         """Tell whether a compiler may still have the winner, or extend the front."""
         own, told = self._contenders[name], self._told[name]
         if len(told) < LEAST:
-            return True
+            return self._asked[name] < LITTLE + WINDOW  # hardly any of so many runs
         budget_s, rival_s, outlook = self._goal.latency_budget_s, self._rival_s(name), own.outlook()
         if budget_s is not None and own.chance_within(budget_s) < UNREACHABLE:
             return False

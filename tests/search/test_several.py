@@ -180,6 +180,12 @@ def test_a_compiler_of_which_nothing_runs_does_not_hold_up_the_other(sampler: st
     assert race.turns["tvm"] > 0, "nothing is known of it: it has its turn"
 
 
+def test_a_compiler_of_which_nothing_runs_is_given_up() -> None:
+    race = Race(sides(runs=False), QUALITY, "random", allowance=40).run()
+    recipes = len(race.told) - 40
+    assert race.turns["tvm"] == LITTLE + WINDOW - recipes // 2
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_alike_compilers_share(sampler: str) -> None:
     race = Race(sides(), QUALITY, sampler, allowance=8).run()
