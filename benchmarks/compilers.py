@@ -108,14 +108,14 @@ class Machine:
         self.compiler, self.blobs = compiler, BlobStore(folder / "blobs")
         self.runner = AgentRunner(
             LocalTransport(), root=str(folder / compiler.name), agent=wiring.agent_file(folder), board="local",
-            runtime=wiring.host_runtime_place(compiler.runtimes[0], folder), kind="local",
+            runtimes=(wiring.host_runtime_place(compiler.runtimes[0], folder),), kind="local",
             lock_file=str(folder / f"{compiler.name}.lock"))
         self.runner.acquire(1, "benchmarks.compilers")
 
     @property
     def target(self) -> Target:
         """What artifacts are made for."""
-        return wiring.target_of(self.runner.facts, self.runner.runtime_name, self.runner.runtime_version)
+        return wiring.target_of(self.runner.facts, *next(iter(self.runner.runtimes.items())))
 
     def time(self, row: Row, golden: Path) -> tuple[Array, ...]:
         """Measure once more, and return the outputs."""

@@ -41,7 +41,7 @@ class Row:
 
 def best_of_enumeration(bench: Workbench, goal: Goal) -> tuple[Candidate, Evidence, int]:
     """Return the best feasible candidate of the enumeration, its evidence, and how many were evaluated."""
-    space = bench.layers.space
+    space = bench.first.layers.space
     options = {layer.name: tuple(c for c in layer.choices if c in _KEPT) if layer.weights else layer.choices[-1:]
                for layer in space.layers}
     base = {layer.name: layer.widen(UNIFORM["int8"]) for layer in space.layers}
@@ -103,8 +103,9 @@ def _top(options: Mapping[str, Sequence[LayerConfig]], table: Mapping[tuple[str,
 
 
 def _report(bench: Workbench, configs: Mapping[str, LayerConfig]) -> tuple[Candidate, HostReport]:
-    candidate = Candidate.of(bench.layers.space, configs)
-    return candidate, result_of(bench.pool.submit(build_and_evaluate, bench.builder, bench.evaluator, candidate))
+    own = bench.first
+    candidate = Candidate.of(own.space, configs)
+    return candidate, result_of(bench.pool.submit(build_and_evaluate, own.builder, own.evaluator, candidate))
 
 
 def _evidence(bench: Workbench, configs: Mapping[str, LayerConfig]) -> Evidence | None:
@@ -121,7 +122,7 @@ def _evidence(bench: Workbench, configs: Mapping[str, LayerConfig]) -> Evidence 
 
 def _outputs(bench: Workbench, configs: Mapping[str, LayerConfig]) -> NDArray[np.float64]:
     _, report = _report(bench, configs)
-    found = result_of(bench.pool.submit(run_reference, bench.evaluator, report.built.artifact, report.built.ports,
+    found = result_of(bench.pool.submit(run_reference, bench.first.evaluator, report.built.artifact, report.built.ports,
                                         "calibration"))
     return np.asarray(found[0], dtype=np.float64)
 

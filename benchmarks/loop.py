@@ -54,8 +54,8 @@ def random_candidates(bench: Workbench, count: int) -> list[Candidate]:
     draw = random.Random(0)  # noqa: S311 - a benchmark, not a secret
     found: dict[str, Candidate] = {}
     while len(found) < count:
-        configs = {layer.name: draw.choice(layer.choices) for layer in bench.layers.space.layers}
-        candidate = Candidate.of(bench.layers.space, configs)
+        configs = {layer.name: draw.choice(layer.choices) for layer in bench.first.layers.space.layers}
+        candidate = Candidate.of(bench.first.layers.space, configs)
         found[candidate.id] = candidate
     return list(found.values())
 
@@ -63,13 +63,13 @@ def random_candidates(bench: Workbench, count: int) -> list[Candidate]:
 def measure(bench: Workbench, count: int) -> tuple[float, list[float], list[float], float]:
     """Return builds per second, overheads (s), sessions (s), measurements per minute."""
     candidates = random_candidates(bench, count)
-    result_of(bench.pool.submit(build, bench.builder, candidates[0]))
+    result_of(bench.pool.submit(build, bench.first.builder, candidates[0]))
     started = time.perf_counter()
-    for built in [bench.pool.submit(build, bench.builder, c) for c in candidates]:
+    for built in [bench.pool.submit(build, bench.first.builder, c) for c in candidates]:
         result_of(built)
     per_second = count / (time.perf_counter() - started)
     jobs = []
-    for future, candidate in [(bench.pool.submit(build_and_evaluate, bench.builder, bench.evaluator, c), c)
+    for future, candidate in [(bench.pool.submit(build_and_evaluate, bench.first.builder, bench.first.evaluator, c), c)
                               for c in candidates]:
         report = result_of(future)
         jobs.append(Job(report.built.artifact, report.golden_inputs, report.golden_outputs,

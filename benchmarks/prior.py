@@ -60,7 +60,7 @@ def essence(shape: LayerShape) -> Essence:
 
 def own_layers(bench: Workbench) -> set[Essence]:
     """What a network holds itself, conversions of its tensors included."""
-    graph = bench.layers.graph
+    graph = bench.first.layers.graph
     conversions = {essence(LayerShape(kind, (tensor.shape,), None, tensor.shape))
                    for kind in CONVERSIONS for tensor in graph.tensors}
     return conversions | {essence(shape_of(graph, op)) for op in graph.operators if graph.activations(op)}
@@ -68,9 +68,9 @@ def own_layers(bench: Workbench) -> set[Essence]:
 
 def measured(bench: Workbench, candidates: list[Candidate], rounds: int) -> Floats:
     """Median latency of every candidate over the rounds, seconds: (candidates,)."""
-    evaluator = replace(bench.evaluator, board_examples=1)  # no accuracy: it is not what is asked
+    evaluator = replace(bench.first.evaluator, board_examples=1)  # no accuracy: it is not what is asked
     jobs = []
-    for future, candidate in [(bench.pool.submit(build_and_evaluate, bench.builder, evaluator, c), c)
+    for future, candidate in [(bench.pool.submit(build_and_evaluate, bench.first.builder, evaluator, c), c)
                               for c in candidates]:
         report = result_of(future)
         jobs.append(Job(report.built.artifact, report.golden_inputs, report.golden_outputs,
@@ -83,25 +83,25 @@ def measured(bench: Workbench, candidates: list[Candidate], rounds: int) -> Floa
 
 
 def predicted(tables: Tables, bench: Workbench, candidates: list[Candidate]) -> Floats:
-    sites = sites_of(bench.layers)
+    sites = sites_of(bench.first.layers)
     return tables.total(np.array([sites.picks(candidate) for candidate in candidates]))
 
 
 def compare(bench: Workbench, rows: list[Observation], every: list[Observation], candidates: list[Candidate],
             truth: Floats, table: Table) -> None:
     model = CostModel.train(rows, ROOFLINE)
-    sites = sites_of(bench.layers)
-    where = Conditions(bench.board.kind, bench.builder.target.runtime, bench.runtime_version, bench.config.threads)
-    priors: dict[str, Tables] = {"roofline": roofline_prior(bench.layers, sites, ROOFLINE, where.threads)}
+    sites = sites_of(bench.first.layers)
+    where = Conditions(bench.board.kind, bench.first.runtime, bench.first.runtime_version, bench.config.threads)
+    priors: dict[str, Tables] = {"roofline": roofline_prior(bench.first.layers, sites, ROOFLINE, where.threads)}
     for variant in VARIANTS:
-        priors[variant] = learned_prior(bench.layers, sites, model, variant, where, ROOFLINE)
+        priors[variant] = learned_prior(bench.first.layers, sites, model, variant, where, ROOFLINE)
     for count in FEWER:
         if count < len(rows):
             few = CostModel.train(rows[:count], ROOFLINE)
-            priors[f"both, {count} layers"] = learned_prior(bench.layers, sites, few, "both", where, ROOFLINE)
+            priors[f"both, {count} layers"] = learned_prior(bench.first.layers, sites, few, "both", where, ROOFLINE)
     if len(every) > len(rows):
         whole = CostModel.train(every, ROOFLINE)
-        priors["both, own layers"] = learned_prior(bench.layers, sites, whole, "both", where, ROOFLINE)
+        priors["both, own layers"] = learned_prior(bench.first.layers, sites, whole, "both", where, ROOFLINE)
     for name, tables in priors.items():
         found = predicted(tables, bench, candidates)
         error = error_of(found, truth, [0] * len(found))

@@ -48,7 +48,7 @@ from orchestrator.workbench import Workbench, open_workbench, result_of
 from profilers.accuracy import build_and_evaluate
 from profilers.golden import tolerance
 from profilers.statistics import summarise
-from search.candidate import Candidate
+from search.candidate import Candidate, candidate_in
 from search.samplers import SAMPLERS
 
 POINTS = (4, 8, 16, 32, 64)
@@ -114,7 +114,7 @@ def measured(study: StudyRecord, histories: Iterable[TrialHistory]) -> list[Meas
     for history in histories:
         accuracy = history.value("top1")
         if history.latency_s is not None and accuracy is not None:
-            found.append(Measured(Candidate.from_json(study.space, history.trial.candidate), history.latency_s,
+            found.append(Measured(candidate_in(study.spaces, history.trial.candidate), history.latency_s,
                                   accuracy, history.trial.role))
     return found
 
@@ -139,7 +139,8 @@ def check(bench: Workbench, base: Job, candidate: Candidate) -> Checked:
 
 def job(bench: Workbench, candidate: Candidate) -> tuple[Job, float]:
     """Build a candidate; return what the bench needs, and its accuracy on the test split."""
-    report = result_of(bench.pool.submit(build_and_evaluate, bench.builder, bench.evaluator, candidate, "test"))
+    own = bench.first
+    report = result_of(bench.pool.submit(build_and_evaluate, own.builder, own.evaluator, candidate, "test"))
     return (Job(report.built.artifact, report.golden_inputs, report.golden_outputs,
                 tolerance(list(candidate.config_of.values()))), report.score.metrics["top1"])
 
@@ -188,7 +189,7 @@ def model_of(network: str) -> dict[str, object]:
 def baseline(store: Store, study: str, name: str) -> str:
     """Return the id of a study's baseline."""
     record = store.study(study)
-    return next(Candidate.from_json(record.space, h.trial.candidate).id for h in store.histories(record.id)
+    return next(candidate_in(record.spaces, h.trial.candidate).id for h in store.histories(record.id)
                 if h.trial.label == name)
 
 

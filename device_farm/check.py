@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from device_farm.board_entry import BoardEntry
 from device_farm.errors import FarmError, SetupFailed
 from device_farm.probe import Probe, probe_board
-from device_farm.runtime import RuntimePlan, plan_runtime
+from device_farm.runtime import TFLITE, RuntimePlan, plan_runtime
 from device_farm.setup import runtime_folder, verify_runtime
 from device_farm.transport import Transport
 
 Level = Literal["ok", "warning", "missing"]
+RUNTIMES: Mapping[str, Sequence[str]] = {"tflite": TFLITE, "tvm": ("tvm",)}
+"""Compiler -> the runtimes that execute what it makes."""
 
 OLDEST_PYTHON = (3, 8)
 LEAST_DISK_BYTES = 200_000_000
@@ -50,12 +52,24 @@ class Finding:
 
 
 def check_board(
-    transport: Transport, entry: BoardEntry, *, clock: Callable[[], float] = time.time
+    transport: Transport,
+    entry: BoardEntry,
+    *,
+    compilers: Sequence[str] = ("tflite",),
+    clock: Callable[[], float] = time.time,
 ) -> tuple[Finding, ...]:
-    """Look at a board without changing it; every failure is a finding."""
+    """Look at a board without changing it; every failure is a finding.
+
+    Args:
+        transport: The way to the board.
+        entry: Its inventory entry.
+        compilers: Whose runtimes it must have; others are looked at where they are there.
+        clock: This computer's.
+    """
     try:
         probe = probe_board(transport, entry, clock=clock)
-        runtimes = (_runtime(transport, entry, probe), *_tvm(transport, entry, probe))
+        found = [_runtime(transport, entry, probe, name, name in compilers) for name in RUNTIMES]
+        runtimes = tuple(finding for finding in found if finding is not None)
     except FarmError as error:
         return (Finding("missing", "connection", str(error)),)
     return (Finding("ok", "connection", transport.address), *judge(probe), *runtimes)
@@ -77,26 +91,16 @@ def judge(probe: Probe) -> tuple[Finding, ...]:
     return tuple(finding for finding in judged if finding is not None)
 
 
-def _runtime(transport: Transport, entry: BoardEntry, probe: Probe) -> Finding:
+def _runtime(transport: Transport, entry: BoardEntry, probe: Probe, compiler: str, needed: bool) -> Finding | None:
+    """Look at the runtime of a compiler's artifacts; None where there is none and none is needed."""
     try:
-        plan = plan_runtime(probe, entry.runtime)
+        plan = plan_runtime(probe, entry.runtime, RUNTIMES[compiler])
     except SetupFailed as error:
-        return Finding("missing", "runtime", str(error))
-    remedy = f"orchestrator devices setup {entry.name}"
+        return Finding("missing", "runtime", str(error)) if needed else None
+    remedy = f"orchestrator devices setup {entry.name}" + ("" if compiler == "tflite" else f" --compiler {compiler}")
     if probe.python is None or plan.folder_name not in probe.python.runtimes:
-        return Finding("missing", "runtime", f"{plan.folder_name} is not installed", remedy)
+        return Finding("missing", "runtime", f"{plan.folder_name} is not installed", remedy) if needed else None
     return _verified(transport, entry, probe, plan, remedy)
-
-
-def _tvm(transport: Transport, entry: BoardEntry, probe: Probe) -> tuple[Finding, ...]:
-    """Look at TVM's runtime where there is one: no board needs it."""
-    try:
-        plan = plan_runtime(probe, None, ("tvm",))
-    except SetupFailed:
-        return ()
-    if probe.python is None or plan.folder_name not in probe.python.runtimes:
-        return ()
-    return (_verified(transport, entry, probe, plan, f"orchestrator devices setup {entry.name} --compiler tvm"),)
 
 
 def _verified(transport: Transport, entry: BoardEntry, probe: Probe, plan: RuntimePlan, remedy: str) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,16 +62,18 @@ class BoardRunner(Protocol):
     def facts(self) -> BoardFacts:
         """What the machine is."""
 
-    runtime_name: str
-    runtime_version: str
+    runtimes: Mapping[str, str]
+    """Name -> version of what runs artifacts there."""
 
     def acquire(self, token: int, owner: str, series: str | None = None) -> None:
         """Take the machine's lock. Raises BoardBusy."""
 
-    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
         """Measure. Raises InfeasibleCandidate or FarmError."""
 
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
         """Run a file of examples. Raises InfeasibleCandidate or FarmError."""
 
     def close(self) -> None:
@@ -96,6 +98,8 @@ class Job:
     golden_inputs: Path
     golden_outputs: tuple[Array, ...]
     tolerance: float
+    runtime: str | None = None
+    """What executes it; None: the board's first."""
 
 
 class Bench:
@@ -120,14 +124,14 @@ class Bench:
                  return_s: float | None = None, notice: Callable[[str], None] = log.info,
                  stop: threading.Event | None = None) -> None:
         self.name, self.settings = name, settings
-        self._kind, self._connect, self._owner, self._series = kind, connect, owner, series
+        self.kind, self._connect, self._owner, self._series = kind, connect, owner, series
         self._deaths, self._patience_s, self._notice = deaths, patience_s, notice
         self._return_s = RETURN_S if return_s is None else return_s
         self._stop = stop or threading.Event()
         self._runner: BoardRunner | None = None
         self._held = False
         self._boot: str | None = None
-        self._reference: Job | None = None
+        self._references: dict[str | None, Job] = {}
 
     def __enter__(self) -> Self:
         """Connect; the lock is taken with the first measurement. Raises FarmError."""
@@ -168,8 +172,12 @@ class Bench:
                 return
 
     def set_reference(self, job: Job) -> None:
-        """Keep the artifact that is known to run here (float32): it cross-examines the board."""
-        self._reference = job
+        """Keep an artifact that is known to run here (float32): it cross-examines the board, and its own runtime."""
+        self._references[job.runtime] = job
+
+    def _reference(self, job: Job) -> Job | None:
+        """Return what stands beside a job: of its own runtime, else of the first that has one."""
+        return self._references.get(job.runtime) or next(iter(self._references.values()), None)
 
     def measure(self, job: Job, settings: MeasureSettings | None = None) -> Measurement:
         """Measure an artifact and compare its outputs with the host's.
@@ -186,11 +194,11 @@ class Bench:
     def session(self, job: Job, settings: MeasureSettings | None = None) -> MeasuredSession:
         """Measure an artifact whose outputs the caller judges. Raises as `measure`."""
         return self._examined(job, lambda runner: runner.measure(
-            job.artifact, job.golden_inputs, settings or self.settings))
+            job.artifact, job.golden_inputs, settings or self.settings, job.runtime))
 
     def run(self, job: Job, inputs: Path, outputs: Path) -> None:
         """Run a file of examples on the board. Raises as `measure`."""
-        self._examined(job, lambda runner: runner.run(job.artifact, inputs, outputs))
+        self._examined(job, lambda runner: runner.run(job.artifact, inputs, outputs, runtime=job.runtime))
 
     def _examined(self, job: Job, action: Callable[[BoardRunner], T]) -> T:
         """Do something with a candidate, and cross-examine an unclear death.
@@ -199,13 +207,14 @@ class Bench:
         then the candidate is repeated. It is to blame for two crashes, for two boards (or one board twice)
         that booted again or did not come back, and for a connection that breaks ATTEMPTS times under it.
         """
-        if self._reference is None or self._reference.artifact.sha256 == job.artifact.sha256:
+        reference = self._reference(job)
+        if reference is None or reference.artifact.sha256 == job.artifact.sha256:
             return self._trying("running the reference", action)
         failures: list[Exception] = []
         while True:
-            died = self._deaths.deaths(job.artifact.sha256, self._kind)
+            died = self._deaths.deaths(job.artifact.sha256, self.kind)
             if died >= FATAL:
-                raise InfeasibleCandidate(f"{died} boards of kind {self._kind} died (booted again, or did not come "
+                raise InfeasibleCandidate(f"{died} boards of kind {self.kind} died (booted again, or did not come "
                                           "back) while they ran it; it is not sent again")
             crashed = sum(isinstance(f, ArtifactDied) for f in failures)
             if crashed == 2 or len(failures) == ATTEMPTS:
@@ -216,18 +225,18 @@ class Bench:
             except ArtifactDied as error:
                 failures.append(error)
                 log.warning("%s; the reference artifact is run to see whose fault it is", error)
-                self._judge_board()
+                self._judge_board(reference)
             except LOST as error:
                 failures.append(error)
                 self._notice(f"{self.name} was lost while it ran a candidate ({error}); waiting up to "
                              f"{self._return_s:.0f} s for it")
-                self._await_board(job, self._boot)
+                self._await_board(job, reference, self._boot)
 
-    def _await_board(self, job: Job, boot: str | None) -> None:
+    def _await_board(self, job: Job, reference: Job, boot: str | None) -> None:
         """Wait for a lost board, run the reference, and write down whether the board had died. Raises FarmError."""
         def died(what: str) -> None:
             log.warning("%s %s while it ran %s", self.name, what, job.artifact.sha256)
-            self._deaths.add_death(job.artifact.sha256, self.name, self._kind, what)
+            self._deaths.add_death(job.artifact.sha256, self.name, self.kind, what)
 
         try:
             self._trying("reconnecting", lambda runner: None, locked=False, within_s=self._return_s)
@@ -236,16 +245,13 @@ class Bench:
             raise
         if self._boot != boot:
             died("booted again")
-        self._judge_board()
+        self._judge_board(reference)
 
-    def _judge_board(self) -> None:
+    def _judge_board(self, job: Job) -> None:
         """Run the reference. Raises FarmError when the board does not even run that."""
-        job = self._reference
-        if job is None:
-            return
         try:
             session = self._trying("running the reference", lambda runner: runner.measure(
-                job.artifact, job.golden_inputs, self.settings))
+                job.artifact, job.golden_inputs, self.settings, job.runtime))
             check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
         except InfeasibleCandidate as error:
             raise self.ill("the reference artifact", error) from error

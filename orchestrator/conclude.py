@@ -48,7 +48,8 @@ def conclude(store: Store, outcome: Outcome) -> Document:
 
 def _facts(outcome: Outcome, winner: Found) -> RecipeFacts:
     bench = outcome.bench
-    config, prepared, measurement, report = bench.config, bench.prepared, winner.measurement, winner.report
+    own = bench.toolchains[winner.candidate.compiler]
+    config, prepared, measurement, report = bench.config, own.prepared, winner.measurement, winner.report
     if measurement is None or report is None or winner.evidence is None:
         raise ValueError(f"candidate {winner.candidate.id} was not measured")
     latency = outcome.latency_of(winner)
@@ -57,7 +58,7 @@ def _facts(outcome: Outcome, winner: Found) -> RecipeFacts:
         accuracy["test"] = dict(test)
     return RecipeFacts.model_validate({
         "schema": SCHEMA, "study": config.study, "created": datetime.now(UTC), "seed": config.seed,
-        "compiler": config.compiler, "io": config.io, "target": TargetEntry.of(bench.builder.target),
+        "compiler": own.name, "io": config.io, "target": TargetEntry.of(own.builder.target),
         "candidate": CandidateEntry.of(winner.candidate),
         "prune_criterion": config.prune_criterion if config.prune else None,
         "model": ModelEntry(name=config.model, sha256=prepared.model_digest),

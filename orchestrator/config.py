@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
 
 from device_farm.inventory_file import yaml_problem
 from orchestrator.errors import UsageError
@@ -19,6 +28,32 @@ from search.recipes import UNIFORM
 
 STUDY_SCHEMA = 1
 DEFAULT_FILE = "study.yaml"
+COMPILERS = ("tflite", "tvm")
+"""In the order in which a study of several has them, whatever the order in which they are given."""
+
+
+def parse_compilers(value: object) -> tuple[str, ...]:
+    """Read `tvm`, `tflite,tvm` or a list of names. Raises ValueError that does not say where they stand."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names:
+        raise ValueError(f"expected tflite or tvm, got {value!r}; several have commas between them: tflite,tvm")
+    for name in names:
+        if name not in COMPILERS:
+            raise ValueError(f"expected tflite or tvm, got {name!r}; several have commas between them: tflite,tvm")
+        if names.count(name) > 1:
+            raise ValueError(f"expected every compiler once, got {name} {names.count(name)} times; for one search over "
+                             "both: tflite,tvm")
+    return tuple(name for name in COMPILERS if name in names)
+
+
+def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
+    return names[0] if len(names) == 1 else list(names)
+
+
+_NAMES = {"type": "string", "enum": list(COMPILERS)}
+Compilers = Annotated[
+    tuple[str, ...], BeforeValidator(parse_compilers), PlainSerializer(_one_or_list, when_used="json"),
+    WithJsonSchema({"anyOf": [_NAMES, {"type": "array", "items": _NAMES, "minItems": 1, "uniqueItems": True}]})]
 
 
 class StudyConfig(BaseModel):
@@ -44,8 +79,8 @@ class StudyConfig(BaseModel):
     stop_below: float = Field(0.05, ge=0, lt=1, strict=True,
                               description="Stop when one more measurement improves the result with less than this "
                                           "probability; 0: never.")
-    compiler: Literal["tflite", "tvm"] = Field("tflite", description="What makes the artifacts: tflite, or tvm with "
-                                                                     "kernels of our own (this machine only).")
+    compiler: Compilers = Field(("tflite",), description="What makes the artifacts: tflite, tvm with kernels of our "
+                                                         "own, or a list of both: one search over both.")
     sampler: Literal["adaptive", "tpe", "nsga2", "gp", "random", "quantune", "hawq", "ohq", "ase", "fedspine",
                      "mixdq"] = Field("adaptive", description="What proposes candidates.")
     prior: Literal["auto", "roofline", "xgboost", "both"] = Field(
@@ -140,6 +175,7 @@ EXPECTED = {
     "device": "a board's name or kind, or local, sim",
     "budget": 'a latency with its unit, e.g. "10ms" or "0.5x"',
     "size_budget": 'a size with its unit, e.g. "80KB" or "0.8x:int8"',
+    "compiler": "tflite or tvm",
     "max_drop": "a number of points that is 0 or more (1 point is 0.01)",
     "objective": "objectives with commas between them, e.g. accuracy,latency",
     "require": "a list of constraints, e.g. ['recall_6 >= -0.01']",
@@ -175,9 +211,11 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
         found = StudyConfig.model_validate(values)
     except ValidationError as error:
         raise UsageError("\n".join(dict.fromkeys(_problem(e, file, given) for e in error.errors()))) from error
-    if found.compiler == "tvm" and (found.threads != 1 or found.io != "float"):
-        raise UsageError(f"{_place('compiler', file, given)} tvm: its kernels have one thread, and inputs and outputs "
-                         f"are float; expected threads 1 and io float, got {found.threads} and {found.io}")
+    if "tvm" in found.compiler and (found.threads != 1 or found.io != "float"):
+        whose, instead = ("its", "") if len(found.compiler) == 1 else ("tvm's", ", or --compiler tflite alone")
+        raise UsageError(f"{_place('compiler', file, given)} {','.join(found.compiler)}: {whose} kernels have one "
+                         "thread, and inputs and outputs are float; expected threads 1 and io float, got "
+                         f"{found.threads} and {found.io}{instead}")
     if found.objective is None:
         return found
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from orchestrator.costmodel_networks import described, network_errors
@@ -104,9 +105,9 @@ def prior_for(store: Store, layers: LayerMap, sites: Sites, where: Conditions, a
 
     if asked == "roofline":
         return roofline("it was asked for")
-    record = known_model(store, where, asked)
     if own:
         return roofline("cost models know LiteRT's kernels alone")
+    record = known_model(store, where.board_kind, asked)
     if record is None:
         return roofline(f"no cost model knows boards of kind {where.board_kind} (orchestrator costmodel collect, then "
                         "train)")
@@ -124,18 +125,20 @@ def prior_for(store: Store, layers: LayerMap, sites: Sites, where: Conditions, a
     return Prior(tables, f"prior: the cost model, {record.name} ({variant}): {_shares(record, variant)}")
 
 
-def known_model(store: Store, where: Conditions, asked: str) -> CostModelRecord | None:
+def refuse_prior(store: Store, board_kind: str, runtimes: Collection[str], asked: str) -> None:
+    """Refuse a cost model that no compiler of a study can use, before anything is measured. Raises UsageError."""
+    if asked in VARIANTS and set(runtimes) == {TUNABLE}:
+        raise UsageError(f"--prior {asked}: cost models know LiteRT's kernels alone; use --prior auto with --compiler "
+                         f"{TUNABLE}")
+    known_model(store, board_kind, asked)
+
+
+def known_model(store: Store, board_kind: str, asked: str) -> CostModelRecord | None:
     """Return the newest model for a kind of board. Raises UsageError where one was asked for and there is none."""
-    kind = where.board_kind
-    if where.runtime == TUNABLE:
-        if asked in VARIANTS:
-            raise UsageError(f"--prior {asked}: cost models know LiteRT's kernels alone; use --prior auto with "
-                             f"--compiler {TUNABLE}")
-        return None
-    record = latest_model(store, kind)
+    record = latest_model(store, board_kind)
     if record is None and asked in VARIANTS:
-        raise UsageError(f"--prior {asked}: no cost model knows boards of kind {kind}; make one: orchestrator "
-                         f"costmodel collect --device {kind}, then costmodel train; or use --prior auto")
+        raise UsageError(f"--prior {asked}: no cost model knows boards of kind {board_kind}; make one: orchestrator "
+                         f"costmodel collect --device {board_kind}, then costmodel train; or use --prior auto")
     return record
 
 

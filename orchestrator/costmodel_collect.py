@@ -88,20 +88,20 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
     """
     board = inventory.find(wanted.device)
     agent = wiring.agent_file(store.folder)
-    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, wiring.COMPILERS["tflite"]),
+    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, [wiring.COMPILERS["tflite"]]),
                   f"costmodel collect on {socket.gethostname()} (pid {os.getpid()})", settings(wanted.threads),
                   f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=note)
     started = time.monotonic()
     counts, interrupted = Counts(), False
     with bench:
         runner = bench.runner
-        where = Conditions(board.kind, runner.runtime_name, runner.runtime_version, wanted.threads)
+        where = Conditions(board.kind, *next(iter(runner.runtimes.items())), wanted.threads)
         known = {row.point for row in store.layers(board=board.name) if row.where == where}
         points, planned = _points(wanted, where.runtime)
         if dry_run:
             counts.known = sum(point_of(*point) in known for point in points)
         else:
-            place = wiring.host_runtime_place(runner.runtime_name, store.folder, runner.runtime_version)
+            place = wiring.host_runtime_place(where.runtime, store.folder, where.runtime_version)
             pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
             scratch = Scratch()
             session = _Session(store, board, bench, pool, place, agent, where, scratch.path, counts, tell)

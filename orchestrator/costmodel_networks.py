@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from orchestrator.schemas.costmodel import NetworkErrors, PriorErrors
 from orchestrator.store.records import StudyRecord, TrialHistory
 from orchestrator.store.store import Store
-from orchestrator.tuned import TUNABLE
 from profilers.cost_model import VARIANTS, CostModel
 from profilers.cost_model_errors import PriorError, error_of
 from profilers.cost_model_prior import learned_prior
@@ -26,6 +25,8 @@ from recipes.target import Target
 from search.adaptive.graph import Tables
 from search.candidate import Candidate
 
+COMPILER = "tflite"
+"""Whose layers the sweep measures."""
 LEAST = 8
 """Fewer candidates of a study say too little of a prior."""
 
@@ -34,13 +35,13 @@ def network_errors(store: Store, board_kinds: Collection[str], model: CostModel,
                    roofline: Roofline) -> list[NetworkErrors]:
     """Compare the priors with the candidates of every study on such boards, oldest study first.
 
-    Narrowed candidates are left out, and a study whose float model is gone or whose space this version would draw
-    otherwise.
+    Narrowed candidates and other compilers' are left out, and a study whose float model is gone or whose space this
+    version would draw otherwise.
     """
     found: list[NetworkErrors] = []
     for study in store.studies():
         histories = [h for h in store.histories(study.id)
-                     if h.latency_s is not None and not json.loads(h.trial.candidate).get("widths")]
+                     if h.latency_s is not None and _is_known(json.loads(h.trial.candidate))]
         for where in dict.fromkeys(_where(history) for history in histories):
             own = [history for history in histories if _where(history) == where]
             layers = _layers(store, study, where) if where.board_kind in board_kinds and len(own) >= LEAST else None
@@ -78,13 +79,18 @@ def _where(history: TrialHistory) -> Conditions:
 def _layers(store: Store, study: StudyRecord, where: Conditions) -> LayerMap | None:
     """Return a study's network, None when it cannot be had as the study saw it."""
     models = [step.outputs["float_model"] for step in store.steps(study.id) if step.name == "prepare"]
-    if where.runtime == TUNABLE:
-        return None  # cost models know LiteRT's kernels alone
-    try:
-        layers = map_layers(read_graph(store.blobs.path(models[-1])), _target(where)) if models else None
-    except (BlobMissing, ValueError):
-        return None
-    return layers if layers is not None and study.space.part_of(layers.space) else None
+    for model in reversed(models):
+        try:
+            layers = map_layers(read_graph(store.blobs.path(model)), _target(where))
+        except (BlobMissing, ValueError):  # it is gone, or another compiler's
+            continue
+        return layers if study.spaces[COMPILER].part_of(layers.space) else None
+    return None
+
+
+def _is_known(candidate: Mapping[str, object]) -> bool:
+    """Tell whether the cost model's layers are those of a candidate (in its JSON form)."""
+    return candidate["compiler"] == COMPILER and not candidate.get("widths")
 
 
 def _target(where: Conditions) -> Target:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +106,11 @@ def add_device(path: Path, wanted: Wanted, *, replace: bool, confirm: Confirm) -
     return added
 
 
-def check_device(inventory: Inventory, name: str, store_folder: Path) -> DeviceChecked:
-    """Say whether a board can measure, without changing it. Raises UsageError or InventoryError."""
+def check_device(inventory: Inventory, name: str, store_folder: Path,
+                 compilers: Sequence[str] = ("tflite",)) -> DeviceChecked:
+    """Say whether a board can measure what compilers make, without changing it. Raises UsageError or InventoryError."""
     entry = named(inventory, name)
-    findings = _check(entry, store_folder)
+    findings = _check(entry, store_folder, compilers)
     return {
         "schema": SCHEMA,
         "device": entry.name,
@@ -118,31 +121,36 @@ def check_device(inventory: Inventory, name: str, store_folder: Path) -> DeviceC
 
 
 def setup_device(inventory: Inventory, name: str, store_folder: Path, progress: Callable[[str], None],
-                 compiler: str = "tflite") -> DeviceSetUp:
-    """Install the runtime of a compiler's artifacts on a board; what is fetched stays in the store's folder.
+                 compilers: Sequence[str] = ("tflite",)) -> DeviceSetUp:
+    """Install the runtimes of compilers' artifacts on a board; what is fetched stays in the store's folder.
 
     Raises:
         UsageError, InventoryError: There is no such board.
         FarmError: The board is not reached, or no runtime can be installed there.
     """
-    entry, runtimes = named(inventory, name), wiring.COMPILERS[compiler].runtimes
+    entry = named(inventory, name)
     steps: list[str] = []
 
     def step(text: str) -> None:
         steps.append(text)
         progress(text)
 
-    folder: str | None = None
-    if entry.transport == "ssh":
-        transport = wiring.transport_of(entry)
-        try:
-            folder = setup_runtime(transport, entry, store_folder, step, runtimes)
-        finally:
-            transport.close()
-    else:
-        folder = wiring.host_runtime_place(runtimes[0], store_folder).folder
-        step("this program's environment has the runtime: nothing to do" if folder is None else f"it is in {folder}")
-    return {"schema": SCHEMA, "device": entry.name, "folder": folder, "steps": steps}
+    folders: dict[str, str | None] = {}
+    transport = wiring.transport_of(entry)
+    try:
+        for compiler in compilers:
+            runtimes = wiring.COMPILERS[compiler].runtimes
+            if entry.transport == "ssh":
+                folders[compiler] = setup_runtime(transport, entry, store_folder, step, runtimes)
+                continue
+            place = folders[compiler] = wiring.host_runtime_place(runtimes[0], store_folder).folder
+            step("this program's environment has the runtime: nothing to do" if place is None else f"it is in {place}")
+    finally:
+        transport.close()
+    done: DeviceSetUp = {"schema": SCHEMA, "device": entry.name, "folder": folders[compilers[0]], "steps": steps}
+    if len(folders) > 1:
+        done["folders"] = folders
+    return done
 
 
 def remove_device(path: Path | None, name: str) -> DeviceRemoved:
@@ -211,16 +219,28 @@ def _pin_jumps(
     return [hop.model_dump() for hop in hops]
 
 
-def _check(entry: BoardEntry, store_folder: Path) -> tuple[Finding, ...]:
+def _check(entry: BoardEntry, store_folder: Path, compilers: Sequence[str]) -> tuple[Finding, ...]:
     transport = wiring.transport_of(entry)
     try:
         if entry.transport == "ssh":
-            return check_board(transport, entry)
+            return check_board(transport, entry, compilers=compilers)
         # The built-in boards run in this program's own environment, and keep their files in the store.
         here = entry.model_copy(update={"python": sys.executable, "root": str(store_folder / "boards" / entry.name)})
-        return (Finding("ok", "connection", f"{entry.name}: this computer"), *judge(probe_board(transport, here)))
+        return (Finding("ok", "connection", f"{entry.name}: this computer"), *judge(probe_board(transport, here)),
+                *_own_tvm(entry, compilers))
     finally:
         transport.close()
+
+
+def _own_tvm(entry: BoardEntry, compilers: Sequence[str]) -> tuple[Finding, ...]:
+    """Say whether a board that is this computer executes TVM's artifacts, where that is asked."""
+    if "tvm" not in compilers:
+        return ()
+    if entry.transport == "sim":
+        return (Finding("missing", "runtime", "the simulated board knows LiteRT's times alone", "use a real board"),)
+    if find_spec("tvm") is None:
+        return (Finding("missing", "runtime", "TVM is not installed here", "pip install 'hil-orchestrator[tvm]'"),)
+    return (Finding("ok", "runtime", f"tvm {version('apache-tvm')}"),)
 
 
 def _finding(finding: Finding) -> FindingDocument:

@@ -35,6 +35,7 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
     if budget["size_bytes"] is None:
         budget["size_absent_because"] = "no --size-budget was given"
     outlook = outcome.ending.document(goal)
+    shown = bench.first if verdict.winner is None else bench.toolchains[verdict.winner.candidate.compiler]
     return {
         "schema": SCHEMA,
         "study": config.study,
@@ -44,8 +45,9 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         "goal_met": verdict.goal_met,
         "confidence": config.confidence,
         "budget": budget,
-        "compiler": config.compiler,
-        "runtime": {"name": loop.evaluator.runtime.name, "version": bench.runtime_version},
+        "compiler": ",".join(config.compiler),
+        "runtime": {"name": shown.runtime, "version": shown.runtime_version},
+        **_compilers(outcome),
         "threads": config.threads,
         "io": config.io,
         "boards": [{"name": board.name, "kind": board.kind, "measurements": loop.measured}],
@@ -68,6 +70,15 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         "recipe": str(recipe) if recipe is not None else None,
         **({} if recipe is not None else {"recipe_absent_because": "no candidate could be exported"}),
     }
+
+
+def _compilers(outcome: Outcome) -> Document:
+    """Say how the measurements were shared, where a study has several compilers."""
+    if len(outcome.bench.toolchains) == 1:
+        return {}
+    measured = [f.candidate.compiler for f in outcome.loop.found.values() if f.measurement is not None]
+    return {"compilers": [{"name": own.name, "runtime": {"name": own.runtime, "version": own.runtime_version},
+                           "measurements": measured.count(own.name)} for own in outcome.bench.toolchains.values()]}
 
 
 def _hypervolume(outcome: Outcome) -> Document:
@@ -113,7 +124,7 @@ def _entry(outcome: Outcome, found: Found) -> Document:
         "widened": list(found.widened),
     }
     if found.candidate.widths:
-        entry["pruned"] = pruned_groups(outcome.bench.layers.space, found.candidate.width_of)
+        entry["pruned"] = pruned_groups(outcome.bench.spaces[found.candidate.compiler], found.candidate.width_of)
         entry["recovery"] = found.candidate.recovery.value
     if found.candidate.for_all:
         entry["for_all"] = dict(found.candidate.for_all)

@@ -9,10 +9,10 @@ from functools import partial
 
 from orchestrator.confirm import Sessions, confirm, is_clear, probability_met
 from orchestrator.loop import Found, Loop
-from orchestrator.store.records import Evaluation, Split, TrialRole, Where
+from orchestrator.store.records import Split, TrialRole
 from orchestrator.units import Budget
 from orchestrator.workbench import Workbench, result_of
-from profilers.accuracy import Score, build_and_evaluate, evaluate
+from profilers.accuracy import Score, evaluate
 from profilers.statistics import summarise
 from search.errors import InfeasibleCandidate
 from search.goal import Goal
@@ -154,32 +154,28 @@ def _front(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found], 
 def rebuild(loop: Loop, entry: Found) -> None:
     """Build again what an earlier controller built (after --resume): same inputs, same bytes."""
     if entry.report is None:
-        entry.report = result_of(loop.pool.submit(build_and_evaluate, loop.builder, loop.evaluator, entry.candidate))
+        entry.report = result_of(loop.build(entry))
 
 
 def evaluate_on_test(bench: Workbench, loop: Loop, entries: Sequence[Found]) -> dict[str, dict[str, float]]:
     """Evaluate artifacts on the test split, which the search never saw; return candidate id -> metrics."""
     bench.progress.phase("evaluating on the test split")
+    on_host = bench.first.evaluator.board_examples is None
     waiting: dict[str, tuple[Found, Future[Score]]] = {}
     for entry in entries:
         rebuild(loop, entry)
-        if entry.report is not None and bench.evaluator.board_examples is None:
-            report = entry.report
-            task = loop.pool.submit(evaluate, loop.evaluator, report.on_host, report.built.ports, "test")
+        if entry.report is not None and on_host:
+            report, own = entry.report, loop.toolchains[entry.candidate.compiler]
+            task = loop.pool.submit(evaluate, own.evaluator, report.on_host, report.built.ports, "test")
             waiting[entry.candidate.id] = (entry, task)
     found: dict[str, dict[str, float]] = {}
     for entry in entries:
         try:
-            if bench.evaluator.board_examples is not None:
-                score = loop.evaluate_on_board(entry, "test")
-            else:
-                score = result_of(waiting[entry.candidate.id][1])
+            score = (result_of(waiting[entry.candidate.id][1]) if on_host
+                     else loop.evaluate_on_board(entry, "test"))
         except InfeasibleCandidate as error:
             bench.progress.note(f"{entry.name or entry.candidate.id} could not be evaluated on the test split: {error}")
             continue
         found[entry.candidate.id] = dict(score.metrics)
-        where = Where.HOST if bench.evaluator.board_examples is None else Where.BOARD
-        bench.store.add_evaluations(entry.trial.id, [
-            Evaluation(Split.TEST, name, value, score.examples, where, loop.evaluator.runtime.name)
-            for name, value in score.metrics.items()])
+        bench.store.add_evaluations(entry.trial.id, loop.evaluations(entry, Split.TEST, score))
     return found

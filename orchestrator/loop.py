@@ -28,12 +28,12 @@ from orchestrator.store.records import (
     digest_of,
 )
 from orchestrator.store.store import Store
+from orchestrator.toolchain import Toolchain
 from profilers.accuracy import EvaluationInputs, HostReport, Score, build_and_evaluate, encode_split, score
 from profilers.golden import tolerance
 from profilers.measurement import Measurement
 from profilers.statistics import LatencySummary, summarise
 from recipes.artifact import Artifact
-from recipes.compilers.build import BuildInputs
 from search.candidate import Candidate
 from search.errors import InfeasibleCandidate
 from search.goal import Evidence
@@ -54,6 +54,10 @@ class Found:
     role: TrialRole
     widened: tuple[str, ...]
     trial: TrialRecord
+    runtime: str | None = None
+    """What executes its artifact; None: the board's only one."""
+    title: str = ""
+    """What people are told it is; empty: its name or id."""
     report: HostReport | None = None
     measurement: Measurement | None = None
     latency: LatencySummary | None = None
@@ -68,7 +72,7 @@ class Found:
             raise ValueError(f"candidate {self.candidate.id} is not built")
         configs = list(self.candidate.config_of.values())
         return Job(self.report.built.artifact, self.report.golden_inputs, self.report.golden_outputs,
-                   tolerance(configs))
+                   tolerance(configs), self.runtime)
 
 
 @dataclass(slots=True)
@@ -79,8 +83,8 @@ class Loop:
     study: StudyRecord
     bench: Bench
     pool: HostPool
-    builder: BuildInputs
-    evaluator: EvaluationInputs
+    toolchains: Mapping[str, Toolchain]
+    """By the compiler's name: a candidate says whose it is."""
     statistic: str
     exclusive: bool
     """The board is this machine: it never measures while host work runs."""
@@ -108,7 +112,7 @@ class Loop:
         """Take up what an earlier controller stored; a trial that it did not finish is run again."""
         for history in histories:
             trial = history.trial
-            entry = Found(trial.label, candidate_of(trial), trial.role, trial.widened, trial)
+            entry = self._entry(trial.label, candidate_of(trial), trial)
             self.found[entry.candidate.id] = entry
             if trial.state is TrialState.INFEASIBLE:
                 entry.infeasible = trial.reason
@@ -145,7 +149,7 @@ class Loop:
                     break
                 entry = self._start(*picked)
                 if entry is not None:
-                    waiting[self.pool.submit(build_and_evaluate, self.builder, self.evaluator, entry.candidate)] = entry
+                    waiting[self.build(entry)] = entry
             if not waiting:
                 return
             done = self._wait(waiting)
@@ -156,6 +160,11 @@ class Loop:
                 self._finish(entry, future, tell)
             if self.stop():
                 exhausted = True
+
+    def build(self, entry: Found) -> Future[HostReport]:
+        """Have a candidate built and evaluated by its own compiler's tools."""
+        own = self.toolchains[entry.candidate.compiler]
+        return self.pool.submit(build_and_evaluate, own.builder, own.evaluator, entry.candidate)
 
     def _wait(self, waiting: dict[Future[HostReport], Found]) -> set[Future[HostReport]]:
         """Wait for one result, or for all where the board is this machine."""
@@ -173,9 +182,14 @@ class Loop:
         if named.candidate.id in self.found:
             return None
         trial = self.store.add_trial(self.study.id, named.candidate, role, named.name or None, named.widened)
-        entry = Found(named.name or None, named.candidate, role, named.widened, trial)
+        entry = self._entry(named.name or None, named.candidate, trial)
         self.found[named.candidate.id] = entry
         return entry
+
+    def _entry(self, name: str | None, candidate: Candidate, trial: TrialRecord) -> Found:
+        title = name or (f"{candidate.compiler}:{candidate.id}" if len(self.toolchains) > 1 else candidate.id)
+        return Found(name, candidate, trial.role, trial.widened, trial, self.toolchains[candidate.compiler].runtime,
+                     title)
 
     def _finish(self, entry: Found, future: Future[HostReport], tell: Callable[[Found], None]) -> None:
         try:
@@ -190,7 +204,7 @@ class Loop:
             started = time.perf_counter()
             self._read(entry)
             found = entry.report.score
-            if self.evaluator.board_examples is not None:
+            if self._evaluator(entry).board_examples is not None:
                 found = self.evaluate_on_board(entry, "validation")
             log.info("trial %d: measured in %.3f s, session %.3f s", entry.trial.number,
                      time.perf_counter() - started, entry.readings[-1].session_s)
@@ -200,7 +214,7 @@ class Loop:
         else:
             counts = counting(entry.readings)
             self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=counts,
-                                    evaluations=self._evaluations(found),
+                                    evaluations=self.evaluations(entry, Split.VALIDATION, found),
                                     repeats=[reading for reading in entry.readings if reading is not counts])
             self._learn(entry, found.metrics, built.artifact.size_bytes)
         self.progress.trial(entry)
@@ -266,17 +280,22 @@ class Loop:
         """
         if entry.report is None:
             raise ValueError(f"candidate {entry.candidate.id} is not built")
-        built = entry.report.built
-        inputs = self.pool.submit(encode_split, self.evaluator, built.ports, split).result()
+        built, evaluator = entry.report.built, self._evaluator(entry)
+        inputs = self.pool.submit(encode_split, evaluator, built.ports, split).result()
         outputs = self.store.folder / "boards" / f"outputs-{entry.trial.id}.npz"
         outputs.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.bench.run(entry.job(), inputs, outputs)
-            return self.pool.submit(score, self.evaluator, built.ports, outputs, split).result()
+            return self.pool.submit(score, evaluator, built.ports, outputs, split).result()
         finally:
             outputs.unlink(missing_ok=True)
 
-    def _evaluations(self, score: Score) -> list[Evaluation]:
-        where = Where.HOST if self.evaluator.board_examples is None else Where.BOARD
-        return [Evaluation(Split.VALIDATION, name, value, score.examples, where, self.evaluator.runtime.name)
+    def evaluations(self, entry: Found, split: Split, score: Score) -> list[Evaluation]:
+        """Return a score as the store keeps it."""
+        evaluator = self._evaluator(entry)
+        where = Where.HOST if evaluator.board_examples is None else Where.BOARD
+        return [Evaluation(split, name, value, score.examples, where, evaluator.runtime.name)
                 for name, value in score.metrics.items()]
+
+    def _evaluator(self, entry: Found) -> EvaluationInputs:
+        return self.toolchains[entry.candidate.compiler].evaluator

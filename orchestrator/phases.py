@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain, zip_longest
 
 from orchestrator.config import StudyConfig
 from orchestrator.contradictions import refuse_hopeless
@@ -24,6 +26,7 @@ from orchestrator.loop import Found, Loop
 from orchestrator.notes import keep_notes, recall_notes
 from orchestrator.objectives import parse_objectives
 from orchestrator.store.records import TrialRole
+from orchestrator.toolchain import Toolchain
 from orchestrator.units import counted, parse_budget
 from orchestrator.workbench import Workbench
 from profilers.cost_model_rows import Conditions
@@ -33,8 +36,9 @@ from search.goal import Evidence, Goal
 from search.proposers.base import Proposer
 from search.proposers.graph import GraphProposer
 from search.proposers.reduced import reduced_choices
+from search.proposers.several import Several
 from search.proposers.stopping import Stopping, Why
-from search.recipes import UNIFORM, WEIGHTED, Named, seeds, uniform, weightless_seed
+from search.recipes import UNIFORM, WEIGHTED, Named, seeds, uniforms, weightless_seed
 from search.samplers import sampler_named
 from search.space import LayerConfig, SearchSpace
 
@@ -46,28 +50,28 @@ Tell = Callable[[Found], None]
 
 
 def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str]:
-    """Measure the uniform recipes that the study needs; return name -> reason of those that are absent.
+    """Measure the uniform recipes that the study needs, of every compiler; return name -> why one is absent.
 
     Raises:
-        NothingRan: float32 itself does not run on the board.
+        NothingRan: float32 itself (of the first compiler) does not run on the board.
         UsageError: float32 shows that a constraint cannot be met.
         KeyboardInterrupt: the user stopped before float32 was measured.
     """
     config = bench.config
     needed = config.needed_baselines()
-    absent = {name: "not asked for (--baselines needed)" for name in UNIFORM if name not in needed}
+    absent: dict[str, str] = {}
     named: list[Named] = []
-    for name in needed:
-        made = uniform(bench.layers.space, name, config.threads)
-        if isinstance(made, str):
-            absent[name] = made
-        else:
-            named.append(made)
+    for compiler, space in bench.spaces.items():
+        made, missing = uniforms(space, needed, config.threads)
+        left_out = {name: "not asked for (--baselines needed)" for name in UNIFORM if name not in needed}
+        absent |= {bench.recipe(compiler, name): why for name, why in (left_out | missing).items()}
+        named += [replace(recipe, name=bench.recipe(compiler, recipe.name)) for recipe in made]
+    references = {bench.recipe(compiler, "float32") for compiler in bench.toolchains}
 
     def learn(found: Found) -> None:
-        if found.name == "float32" and found.evidence is not None:
+        if found.name in references and found.evidence is not None:
             bench.bench.set_reference(found.job())
-            refuse_hopeless(config, bench.objective, bench.layers.space, found.evidence)
+            refuse_hopeless(config, bench.objective, bench.spaces, {found.candidate.compiler: found.evidence})
         tell(found)
 
     bench.progress.phase("measuring the baselines")
@@ -76,7 +80,7 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
         bench.progress.note(f"the {len(named)} baselines are measured all the same, although --measurements is "
                             f"{config.measurements}{fewer}")
     for found in loop.found.values():
-        if found.name == "float32" and found.evidence is not None:  # of an earlier controller
+        if found.name in references and found.evidence is not None:  # of an earlier controller
             rebuild(loop, found)
             bench.bench.set_reference(found.job())
     anchor = parse_budget(config.budget).needs if config.budget else None
@@ -92,11 +96,22 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
         if float32 is None or float32.infeasible is None:
             raise KeyboardInterrupt
         raise NothingRan(f"float32 does not run on this board: {float32.infeasible}")
+    for name, toolchain in bench.toolchains.items():
+        if name not in float32_evidence(bench, loop):
+            bench.progress.note(f"{name}: its float32 does not run with {toolchain.runtime} on this board, so nothing "
+                                "of it is searched")
     for baseline in named:
         entry = loop.found.get(baseline.candidate.id)
         if entry is None or entry.evidence is None:
             absent[baseline.name] = (entry.infeasible if entry else None) or "not measured: stopped before"
     return absent
+
+
+def float32_evidence(bench: Workbench, loop: Loop) -> dict[str, Evidence]:
+    """Return what was measured of float32, by compiler; one whose float32 does not run is left out."""
+    known = baseline_evidence(loop)
+    return {compiler: known[name] for compiler in bench.toolchains
+            if (name := bench.recipe(compiler, "float32")) in known}
 
 
 def baseline_evidence(loop: Loop) -> dict[str, Evidence]:
@@ -117,6 +132,15 @@ def wanted_seeds(config: StudyConfig, space: SearchSpace) -> list[Named]:
     return [] if config.budget is not None else [seed for seed in every if seed.name.endswith(WEIGHTED)]
 
 
+def seeds_of_all(bench: Workbench, baselines: Collection[str], timed: int) -> list[Named]:
+    """Return the seeds of every compiler that are planned, in turn: see `planned_seeds`."""
+    room = max(0, (bench.config.measurements - timed + 1) // 2)
+    own = [[replace(seed, name=bench.recipe(compiler, seed.name))
+            for seed in planned_seeds(bench.config, space, baselines, timed)]
+           for compiler, space in bench.spaces.items()]
+    return [seed for seed in chain.from_iterable(zip_longest(*own)) if seed is not None][:room]
+
+
 def planned_seeds(config: StudyConfig, space: SearchSpace, baselines: Collection[str], timed: int) -> list[Named]:
     """Return the per-operator-kind recipes that at most half of the measurements that the baselines leave are spent on.
 
@@ -134,7 +158,7 @@ def measure_seeds(bench: Workbench, loop: Loop, tell: Tell) -> None:
     """Measure the per-operator-kind recipes, with at most half of the measurements that the baselines leave."""
     baselines = {i for i, f in loop.found.items() if f.role is TrialRole.BASELINE}
     timed = sum(1 for i in baselines if loop.found[i].measurement is not None)
-    planned = planned_seeds(bench.config, bench.layers.space, baselines, timed)
+    planned = seeds_of_all(bench, baselines, timed)
     if loop.stop() or not planned:
         return
     bench.progress.phase("measuring the per-operator-kind seeds")
@@ -229,39 +253,52 @@ def _ending(bench: Workbench, loop: Loop, goal: Goal, why: Why, proposer: Propos
 
 
 def make_proposer(bench: Workbench, loop: Loop, goal: Goal) -> Proposer:
-    """Make the proposer: the whole space with the best prior for the board, and what the measured recipes leave of it.
+    """Make the proposer; of several compilers, one for each whose float32 runs, and what decides whose turn it is.
 
     Raises NothingRan without float32.
     """
+    running = float32_evidence(bench, loop)
+    if not running:
+        raise NothingRan(f"the sampler {bench.config.sampler} needs float32, which was not measured")
+    made = {name: _proposer(bench, loop, goal, bench.toolchains[name]) for name in running}
+    if len(bench.toolchains) == 1:
+        return next(iter(made.values()))
+    return Several(made, goal, lambda: bench.config.measurements - loop.measured)
+
+
+def _proposer(bench: Workbench, loop: Loop, goal: Goal, own: Toolchain) -> GraphProposer:
+    """Make one compiler's: its whole space with the best prior for the board, and what the measured recipes leave."""
     config = bench.config
-    float32 = next((f.candidate for f in loop.found.values() if f.name == "float32"), None)
-    if float32 is None:
-        raise NothingRan(f"the sampler {config.sampler} needs float32, which was not measured")
-    sites = sites_of(bench.layers)
-    prior = prior_for(bench.store, bench.layers, sites, conditions(bench), config.prior)
+    recipe = bench.recipe(own.name, "float32")
+    float32 = next(f.candidate for f in loop.found.values() if f.name == recipe)
+    sites = sites_of(own.layers)
+    target = own.builder.target
+    where = Conditions(bench.board.kind, target.runtime, target.runtime_version, config.threads)
+    prior = prior_for(bench.store, own.layers, sites, where, config.prior)
     if config.sampler not in IGNORING_PRIOR:
-        bench.progress.note(prior.why)
-    oracle = PoolOracle(bench.pool, bench.builder, bench.evaluator, float32)
+        bench.progress.note(prior.why if len(bench.toolchains) == 1 else f"{own.name}: {prior.why}")
+    oracle = PoolOracle(bench.pool, own.builder, own.evaluator, float32)
+    known = {f.name.removeprefix(f"{own.name}:"): f.evidence for f in loop.found.values()
+             if f.name and f.evidence is not None and f.candidate.compiler == own.name}
     return GraphProposer(sites, prior.tables, oracle, goal,
                          lambda task: make_searcher(config.sampler, task), config.seed, config.threads,
-                         measured_choices(bench, loop, goal))
+                         measured_choices(own.space, known, goal))
 
 
-def conditions(bench: Workbench) -> Conditions:
-    """Return where a study measures."""
-    target = bench.builder.target
-    return Conditions(bench.board.kind, target.runtime, target.runtime_version, bench.config.threads)
+def measured_choices(space: SearchSpace, known: Mapping[str, Evidence],
+                     goal: Goal) -> dict[str, tuple[LayerConfig, ...]]:
+    """Return, layer by layer, what the measured recipes do not rule out.
 
-
-def measured_choices(bench: Workbench, loop: Loop, goal: Goal) -> dict[str, tuple[LayerConfig, ...]]:
-    """Return, layer by layer, what the measured recipes do not rule out."""
-    known = {f.name: f.evidence for f in loop.found.values() if f.name and f.evidence is not None}
+    Args:
+        space: one compiler's.
+        known: plain name of a recipe of this compiler -> what was measured.
+        goal: what is looked for.
+    """
     weighted: dict[LayerConfig, Evidence] = {}
     for name, config in UNIFORM.items():
         evidence = known.get(f"{name}{WEIGHTED}") or known.get(name)
         if evidence is not None:
             weighted[config] = evidence
-    space = bench.layers.space
     kinds = {layer.kind for layer in space.layers if not layer.weights}
     weightless = {kind: known[name] for kind in kinds if (name := weightless_seed(kind)) in known}
     return reduced_choices(space, weighted, weightless, goal)

@@ -130,6 +130,8 @@ def pick_document(view: StudyView, found: Picked, recipe: str | None) -> StudyPi
         "budget": budget, "confidence": config.confidence, "goal_met": found.met,
         "violations": {name: value for name, value in goal.constraints(found.point.evidence).items() if value > 0},
         "baselines": baselines, "picked": chosen, "recipe": recipe}
+    if len(view.record.spaces) > 1:
+        document["compilers"] = [*view.record.spaces]
     if recipe is None:
         document["recipe_absent_because"] = NOT_ASKED
     return document

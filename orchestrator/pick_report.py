@@ -47,7 +47,7 @@ def print_pick(document: StudyPick, command: str, console: Console) -> None:
         latency = shown["latency_s"]
         low, high = latency["ci95"]
         test = shown["accuracy"]["test"]
-        table.add_row(Name(called(shown["name"] or shown["candidate_id"], shown)),
+        table.add_row(Name(called(shown, "compilers" in document)),
                       f"{'' if latency['confirmed'] else '~'}{show_seconds(latency[statistic])}",
                       f"{show_seconds(low)} - {show_seconds(high)}", show_bytes(shown["size_bytes"]),
                       f"{shown['accuracy']['validation']:.4f}", "-" if test is None else f"{test:.4f}")

@@ -12,6 +12,7 @@ from orchestrator.plot_style import BIT_COLOURS, BIT_WIDTHS, FRONT, LIMIT, ROLES
 from orchestrator.plots import (
     Unit,
     best_so_far,
+    compiler_noun,
     is_logarithmic,
     latency_axis,
     layer_bits,
@@ -58,10 +59,13 @@ def _pareto(view: StudyView) -> Any:
                            y=[p.evidence.metrics[view.metric] for p in front], mode="lines", name="Pareto front",
                            line={"color": FRONT, "shape": "hv"}, hoverinfo="skip")
     for role, style in ROLES.items():
-        chosen = [p for p in view.points if p.trial.role is role and role is not TrialRole.BASELINE]
-        if chosen:
-            figure.add_scatter(**_points(view, chosen, unit), name=f"{style.noun}s",
-                               marker={"symbol": style.symbol, "color": style.colour, "size": 8})
+        for number, compiler in enumerate(view.record.spaces):
+            chosen = [p for p in view.points
+                      if p.trial.role is role and p.compiler == compiler and role is not TrialRole.BASELINE]
+            if chosen:
+                figure.add_scatter(**_points(view, chosen, unit), name=compiler_noun(view, f"{style.noun}s", compiler),
+                                   marker={"symbol": style.symbol + "-open" * (number > 0), "color": style.colour,
+                                           "size": 8})
     for index, point in enumerate(p for p in view.points if p.trial.role is TrialRole.BASELINE):
         figure.add_scatter(**_points(view, [point], unit), name=escape(point.name),
                            marker={"symbol": ("diamond", "diamond-open", "triangle-up", "triangle-down", "cross", "x",
@@ -143,7 +147,7 @@ def _hover(view: StudyView, point: Point) -> str:
              *(f"{escape(name)} {value:.4f}" for name, value in point.evidence.metrics.items()),
              show_bytes(point.evidence.size_bytes)]
     if point.widths:
-        lines.append(f"kept: {escape(say_pruned(pruned_groups(view.record.space, point.widths)))}")
+        lines.append(f"kept: {escape(say_pruned(pruned_groups(view.record.spaces[point.compiler], point.widths)))}")
     if point.for_all:
         lines.append(f"for all layers: {say_for_all(point.for_all)}")
     return "<br>".join(lines)

@@ -21,6 +21,7 @@ from orchestrator.plots import (
     LayerBits,
     Unit,
     best_so_far,
+    compiler_noun,
     is_logarithmic,
     latency_axis,
     layer_bits,
@@ -55,21 +56,23 @@ def pareto(view: StudyView, path: Path) -> Path:
     bars = {p.trial.id: (min(xs[p.trial.id], p.latency.ci95[0] / unit.seconds),
                          max(xs[p.trial.id], p.latency.ci95[1] / unit.seconds)) for p in view.points}
 
-    def draw(chosen: Sequence[Point], marker: str, colour: str, label: str | None) -> None:
+    def draw(chosen: Sequence[Point], marker: str, colour: str, label: str | None, hollow: bool = False) -> None:
         x, y = [xs[p.trial.id] for p in chosen], [ys[p.trial.id] for p in chosen]
         reach = ([xs[p.trial.id] - bars[p.trial.id][0] for p in chosen],
                  [bars[p.trial.id][1] - xs[p.trial.id] for p in chosen])
-        axes.errorbar(x, y, xerr=reach, fmt=marker, color=colour, ms=5.5, capsize=2.5, lw=1, alpha=0.85, label=label,
-                      zorder=3)
+        axes.errorbar(x, y, xerr=reach, fmt=marker, color=colour, mfc="white" if hollow else colour, ms=5.5,
+                      capsize=2.5, lw=1, alpha=0.85, label=label, zorder=3)
 
     front = view.front()
     if len(front) > 1:
         axes.step([xs[p.trial.id] for p in front], [ys[p.trial.id] for p in front], where="post", color=FRONT, lw=1.4,
                   label="Pareto front", zorder=2)
     for role, style in ROLES.items():
-        chosen = [p for p in view.points if p.trial.role is role and p is not view.winner]
-        if chosen:
-            draw(chosen, style.marker, style.colour, style.noun)
+        for number, compiler in enumerate(view.record.spaces):
+            chosen = [p for p in view.points
+                      if p.trial.role is role and p.compiler == compiler and p is not view.winner]
+            if chosen:
+                draw(chosen, style.marker, style.colour, compiler_noun(view, style.noun, compiler), number > 0)
     names = []
     if view.winner is not None:
         x0, y0 = xs[view.winner.trial.id], ys[view.winner.trial.id]

@@ -125,6 +125,11 @@ def title(view: StudyView) -> str:
     return f"{text} (simulated)" if view.simulated else text
 
 
+def compiler_noun(view: StudyView, noun: str, compiler: str) -> str:
+    """Name a kind of points: with their compiler where a study has several."""
+    return noun if len(view.record.spaces) == 1 else f"{noun}, {compiler}"
+
+
 def verdict(view: StudyView) -> str:
     """Say in one line what was looked for and what is best."""
     best = view.winner
@@ -177,7 +182,7 @@ def best_so_far(view: StudyView) -> tuple[Progress, ...]:
 
 def layer_bits(view: StudyView, point: Point) -> tuple[LayerBits, ...]:
     """Return a candidate's bits in the order of the network."""
-    space = view.record.space
+    space = view.record.spaces[point.compiler]
     cut = {layer: (point.widths[group.name], group.channels) for group in space.groups if group.name in point.widths
            for layer in group.produced_by}
     return tuple(LayerBits(layer.name, layer.kind, point.layers[layer.name],

@@ -1,4 +1,4 @@
-"""What was cut out of a candidate and chosen for all its layers, as documents and people are told."""
+"""What a candidate is called, what was cut out of it and chosen for all its layers, as people are told."""
 
 from __future__ import annotations
 
@@ -17,9 +17,20 @@ def pruned_groups(space: SearchSpace, widths: Mapping[str, int]) -> list[PrunedG
             for group in space.groups if group.name in widths]
 
 
-def called(name: str, entry: Mapping[str, object]) -> str:
-    """Return a candidate's name for a table, with a mark where it is pruned."""
+def called(entry: Mapping[str, object], several: bool) -> str:
+    """Return a candidate's name for a table, with a mark where it is pruned.
+
+    Args:
+        entry: of a document.
+        several: the study has several compilers; recipes of the others than the first carry theirs already.
+    """
+    name = str(entry["name"] or titled(str(entry["compiler"]), str(entry["candidate_id"]), several))
     return f"{name} (pruned)" if "pruned" in entry else name
+
+
+def titled(compiler: str, candidate_id: str, several: bool) -> str:
+    """Return what a candidate without a name is called."""
+    return f"{compiler}:{candidate_id}" if several else candidate_id
 
 
 def chosen_for_all(candidate: Mapping[str, object]) -> dict[str, str]:

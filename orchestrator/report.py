@@ -41,6 +41,9 @@ def print_report(document: Document, console: Console) -> None:
                       highlight=False)
     if winner is not None and "for_all" in winner:
         console.print(f"For all layers: {say_for_all(winner['for_all'])}", highlight=False)
+    if "compilers" in document:
+        shares = ", ".join(f"{own['name']} {own['measurements']}" for own in document["compilers"])
+        console.print(f"Measurements: {shares}", highlight=False)
     for entry in document["baselines_absent"]:
         console.print(f"[dim]{entry['name']} is absent: {escape(str(entry['reason']))}[/]")
     console.print(_verdict(document))
@@ -59,7 +62,9 @@ def _rows(document: Document) -> list[tuple[RenderableType, Document]]:
         (Name(str(e["name"]) + "*" * bool(e["widened"])), e) for e in document["baselines"]]
     winner = document["winner"]
     if winner is not None:
-        rows.append(("[bold green]winner[/]" if document["goal_met"] else "[bold yellow]nearest[/]", winner))
+        word, colour = ("winner", "green") if document["goal_met"] else ("nearest", "yellow")
+        own = f" ({winner['compiler']})" if "compilers" in document else ""
+        rows.append((f"[bold {colour}]{word}{own}[/]", winner))
     return rows
 
 
@@ -80,7 +85,7 @@ def _table(document: Document, objective: str, rows: list[tuple[RenderableType, 
 def _pareto(document: Document, objective: str) -> Table:
     table = figures_table(("candidate",), ("latency", "size", f"{objective} val"), "Pareto front")
     for entry in document["pareto"]:
-        table.add_row(Name(called(entry["name"] or entry["candidate_id"], entry)),
+        table.add_row(Name(called(entry, "compilers" in document)),
                       ("" if entry["latency_s"]["confirmed"] else "~")
                       + show_seconds(entry["latency_s"][document["budget"]["latency_stat"]]),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import UsageError
 from orchestrator.pick import Picked
-from orchestrator.provenance import origin_of
+from orchestrator.provenance import Facts, facts_of, origin_of
 from orchestrator.store.records import Purpose
 from orchestrator.store.store import Store
 from orchestrator.studies import bundle_folder
@@ -16,14 +16,24 @@ from orchestrator.study_view import StudyView
 from recipes.bundle.document import load_recipe
 from recipes.bundle.export import export_bundle
 from recipes.bundle.formats import FORMATS
-from recipes.bundle.schema import SCHEMA, CandidateEntry, Latency, Measured, PortEntry, Recipe, RecipeFacts
-from search.candidate import Candidate
+from recipes.bundle.schema import (
+    SCHEMA,
+    CandidateEntry,
+    Latency,
+    Measured,
+    ModelEntry,
+    PortEntry,
+    Recipe,
+    RecipeFacts,
+)
+from search.candidate import Candidate, candidate_in
 
 
 def export_picked(store: Store, view: StudyView, found: Picked, output: Path, overwrite: bool = False) -> Path:
     """Write a picked candidate's bundle to a folder: whole, or not at all.
 
-    Target, ports and tools are those of the bundle that the study made for its winner.
+    Target, ports and tools are those of the bundle that the study made for its winner, unless the study has several
+    compilers: then each has its own.
 
     Raises:
         UsageError: the study has no bundle yet, or an older version did not keep what the candidate was made from.
@@ -35,18 +45,21 @@ def export_picked(store: Store, view: StudyView, found: Picked, output: Path, ov
         raise UsageError(f"study {record.name!r} has no recipe of its own yet, from which target and tools would be "
                          f"taken; let it finish with: orchestrator search --study {record.name} --resume")
     own = load_recipe(folder)
-    candidate = Candidate.from_json(record.space, trial.candidate)
+    candidate = candidate_in(record.spaces, trial.candidate)
     artifact = trial.artifact_sha256
     if artifact is None:
         raise ValueError(f"trial {trial.number} is complete, but has no artifact")
     origin = origin_of(store, record, artifact) or _older_origin(store, view, own, candidate)
-    ports = own.to_ports()
+    common = facts_of(store, record, candidate.compiler) or Facts(own.target, own.model.sha256, own.tools,
+                                                                  own.to_ports())
+    ports = common.ports
     if own.io == "int8":
-        ports = FORMATS[own.compiler].compiler.quantised_ports(ports, store.blobs.path(artifact).read_bytes())
+        ports = FORMATS[candidate.compiler].compiler.quantised_ports(ports, store.blobs.path(artifact).read_bytes())
     facts = RecipeFacts.model_validate({
         "schema": SCHEMA, "study": record.name, "created": datetime.now(UTC), "seed": own.seed,
-        "compiler": own.compiler, "io": own.io, "target": own.target, "candidate": CandidateEntry.of(candidate),
-        "prune_criterion": own.prune_criterion, "model": own.model, "data": own.data, "tools": dict(own.tools),
+        "compiler": candidate.compiler, "io": own.io, "target": common.target,
+        "candidate": CandidateEntry.of(candidate), "prune_criterion": own.prune_criterion,
+        "model": ModelEntry(name=own.model.name, sha256=common.model), "data": own.data, "tools": dict(common.tools),
         "inputs": tuple(PortEntry.of(p) for p in ports.inputs),
         "outputs": tuple(PortEntry.of(p) for p in ports.outputs),
         "measured": (_measured(store, found),), "accuracy": _accuracy(found)})

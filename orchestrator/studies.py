@@ -40,15 +40,15 @@ def show_document(store: Store, view: StudyView) -> StudyShow:
     """Return everything about one study."""
     record = view.record
     by_trial = {point.trial.id: point for point in view.points}
-    space = space_to_json(record.space)
-    space["log10_size"] = record.space.log10_size
+    spaces: list[JsonValue] = [{**space_to_json(space), "log10_size": space.log10_size}
+                               for space in record.spaces.values()]
     document: StudyShow = {
         "schema": SCHEMA,
         "study": summary(store, record, view.trials),
         "config": dict(record.config),
         "model_digest": record.model_digest,
         "tool_versions": dict(record.tool_versions),
-        "search_space": space,
+        "search_space": cast(dict[str, JsonValue], spaces[0] if len(spaces) == 1 else {"spaces": spaces}),
         "objective": view.metric,
         "trials": [_trial(view, trial, by_trial.get(trial.id)) for trial in view.trials],
         "search": final_document(record),
@@ -60,9 +60,12 @@ def show_document(store: Store, view: StudyView) -> StudyShow:
 
 def pareto_document(view: StudyView) -> StudyPareto:
     """Return the candidates that no other beats, from everything that was measured so far."""
-    return {"schema": SCHEMA, "study": view.record.name, "metric": view.metric,
-            "latency_stat": view.config.latency_stat, "simulated": view.simulated,
-            "pareto": [entry_of(view, point) for point in view.front()]}
+    document: StudyPareto = {
+        "schema": SCHEMA, "study": view.record.name, "metric": view.metric, "latency_stat": view.config.latency_stat,
+        "simulated": view.simulated, "pareto": [entry_of(view, point) for point in view.front()]}
+    if len(view.record.spaces) > 1:
+        document["compilers"] = [*view.record.spaces]
+    return document
 
 
 def remove_study(store: Store, name: str) -> StudyRemoved:
@@ -143,7 +146,7 @@ def entry_of(view: StudyView, point: Point) -> Entry:
         "widened": list(trial.widened),
     }
     if point.widths:
-        entry["pruned"] = pruned_groups(view.record.space, point.widths)
+        entry["pruned"] = pruned_groups(view.record.spaces[point.compiler], point.widths)
         entry["recovery"] = point.recovery.value
     if point.for_all:
         entry["for_all"] = dict(point.for_all)
@@ -172,6 +175,7 @@ def _trial(view: StudyView, trial: TrialRecord, point: Point | None) -> TrialDoc
         "trial": trial.number,
         "name": trial.label,
         "candidate_id": trial.candidate_id,
+        "compiler": str(candidate["compiler"]),
         "role": trial.role.value,
         "state": trial.state.value,
         "reason": trial.reason,

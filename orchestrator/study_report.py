@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # they import all that a search needs
     from orchestrator.schemas.search import Entry
     from orchestrator.schemas.studies import StudiesList, StudyPareto, StudyShow
     from orchestrator.study_view import StudyView
+    from search.space import SearchSpace
 
 
 def print_studies(document: StudiesList, console: Console) -> None:
@@ -50,10 +51,8 @@ def print_study(document: StudyShow, view: StudyView, console: Console) -> None:
                   highlight=False)
     console.print(escape(f"{study['model']} on {study['device']}; asked for: {asked or 'nothing'}"), highlight=False)
     console.print(f"{counts['complete']} measured{', ' if others else ''}{others}; "
-                  f"{len(view.record.space.layers)} layers, "
-                  + (f"{counted(len(groups), 'group')} of channels, " if (groups := view.record.space.groups) else "")
-                  + f"10^{view.record.space.log10_size:.1f} candidates",
-                  highlight=False)
+                  + "; ".join((f"{name}: " if len(view.record.spaces) > 1 else "") + _extent(space)
+                              for name, space in view.record.spaces.items()), highlight=False)
     if document["search"] is None:
         why, _, hint = document["search_absent_because"].partition("; ")
         console.print(f"[yellow]No result: {escape(why)}[/]", highlight=False)
@@ -74,6 +73,13 @@ def print_study(document: StudyShow, view: StudyView, console: Console) -> None:
                           highlight=False)
 
 
+def _extent(space: SearchSpace) -> str:
+    """Say how large a space is."""
+    return (f"{len(space.layers)} layers, "
+            + (f"{counted(len(space.groups), 'group')} of channels, " if space.groups else "")
+            + f"10^{space.log10_size:.1f} candidates")
+
+
 def print_pareto(document: StudyPareto, console: Console) -> None:
     """Print the front."""
     if not document["pareto"]:
@@ -81,11 +87,11 @@ def print_pareto(document: StudyPareto, console: Console) -> None:
         return
     if document["simulated"]:
         console.print(SIMULATED)
-    statistic = document["latency_stat"]
+    statistic, several = document["latency_stat"], "compilers" in document
     table = figures_table(("candidate",), (statistic, "95 % interval", "size", document["metric"]))
     for entry in document["pareto"]:
         low, high = entry["latency_s"]["ci95"]
-        table.add_row(Name(_name(entry)), _confirmed(entry, show_seconds(entry["latency_s"][statistic])),
+        table.add_row(Name(called(entry, several)), _confirmed(entry, show_seconds(entry["latency_s"][statistic])),
                       f"{show_seconds(low)} - {show_seconds(high)}", show_bytes(entry["size_bytes"]),
                       f"{entry['accuracy']['validation']:.4f}")
     console.print(table)
@@ -117,16 +123,12 @@ def _print_trials(document: StudyShow, view: StudyView, console: Console) -> Non
         if entry is None:
             continue
         entries.append(entry)
-        table.add_row(str(trial["trial"]), Name(_name(entry)), trial["role"],
+        table.add_row(str(trial["trial"]), Name(called(entry, len(view.record.spaces) > 1)), trial["role"],
                       _confirmed(entry, show_seconds(entry["latency_s"][view.config.latency_stat])),
                       show_bytes(entry["size_bytes"]), f"{entry['accuracy']['validation']:.4f}",
                       "-" if trial["feasible"] is None else _met(trial["feasible"]))
     console.print(table)
     _note_unconfirmed(entries, console)
-
-
-def _name(entry: Entry) -> str:
-    return called(entry["name"] or entry["candidate_id"], entry)
 
 
 def _met(met: bool) -> str:

@@ -13,7 +13,7 @@ from device_farm.inventory import Inventory
 from orchestrator.conclude import conclude
 from orchestrator.config import CHANGEABLE, StudyConfig
 from orchestrator.contradictions import refuse_hopeless
-from orchestrator.costmodel import known_model
+from orchestrator.costmodel import refuse_prior
 from orchestrator.document import Document
 from orchestrator.errors import UsageError
 from orchestrator.finish import confirm_finalists, evaluate_on_test
@@ -23,29 +23,29 @@ from orchestrator.objectives import parse_objectives
 from orchestrator.outcome import Outcome
 from orchestrator.phases import (
     baseline_evidence,
-    conditions,
+    float32_evidence,
     measure_baselines,
     measure_seeds,
     search_proposals,
 )
 from orchestrator.progress import Progress
+from orchestrator.provenance import keep_facts, keep_prepared
 from orchestrator.signals import handled
 from orchestrator.store.claims import HEARTBEAT_S
 from orchestrator.store.errors import StudyInUse
 from orchestrator.store.journal import OptunaJournal
 from orchestrator.store.records import (
     NewStudy,
-    StepRecord,
     StudyRecord,
     StudyStatus,
     TrialHistory,
     TrialRole,
-    digest_of,
 )
 from orchestrator.store.store import Store
+from orchestrator.toolchain import model_digest
 from orchestrator.units import counted, parse_budget, parse_seconds
-from orchestrator.workbench import PREPARE, Workbench, open_workbench, with_space
-from search.candidate import Candidate
+from orchestrator.workbench import Workbench, open_workbench, with_spaces
+from search.candidate import candidate_in
 from search.goal import Goal, Requirement
 from search.proposers.stopping import Why
 
@@ -97,13 +97,14 @@ class StudyRun:
                                    self._store.study(self._config.study) if self._resume else None)
         with handled(self._interrupt), workbench as bench:
             self._check_metrics(bench)
-            known_model(self._store, conditions(bench), self._config.prior)
+            refuse_prior(self._store, bench.board.kind, [own.runtime for own in bench.toolchains.values()],
+                         self._config.prior)
             earlier = self._store.study(self._config.study) if self._resume else None
             study = self._open_study(bench)
             status = StudyStatus.FAILED
             try:
                 with _Heartbeat(self._store, study):
-                    outcome = self._search(with_space(bench, study.space), study)
+                    outcome = self._search(with_spaces(bench, study.spaces), study)
                     document = conclude(self._store, outcome)
                 status = StudyStatus.INTERRUPTED if outcome.interrupted else StudyStatus.FINISHED
                 return outcome, document
@@ -118,17 +119,17 @@ class StudyRun:
                     self._store.release(study.id, status)
 
     def _search(self, bench: Workbench, study: StudyRecord) -> Outcome:
-        loop = Loop(self._store, study, bench.bench, bench.pool, bench.builder, bench.evaluator,
+        loop = Loop(self._store, study, bench.bench, bench.pool, bench.toolchains,
                     self._config.latency_stat, bench.exclusive, AHEAD, self._progress, self._enough)
-        loop.resume(self._store.histories(study.id),
-                    lambda trial: Candidate.from_json(bench.layers.space, trial.candidate))
+        loop.resume(self._store.histories(study.id), lambda trial: candidate_in(bench.spaces, trial.candidate))
         self._progress.plan(self._config.measurements, loop.measured)
         self._measuring = True
         absent = measure_baselines(bench, loop, lambda found: None)
         self._proposing = True
         known = baseline_evidence(loop)
         goal = resolve_goal(self._config, bench.objective, known)
-        refuse_hopeless(self._config, bench.objective, bench.layers.space, known["float32"], goal.size_budget_bytes)
+        refuse_hopeless(self._config, bench.objective, bench.spaces, float32_evidence(bench, loop),
+                        goal.size_budget_bytes)
         self._take_changes(study)
         self._progress.goal(goal, self._config.latency_stat)
 
@@ -187,41 +188,40 @@ class StudyRun:
     def _check_metrics(self, bench: Workbench) -> None:
         """Refuse metrics that nobody measures and sizes that nothing has, before a study begins. Raises UsageError."""
         asked = parse_objectives(self._config.objective).metric if self._config.objective else None
-        if asked is not None and asked not in bench.prepared.metric_names:
+        names = bench.first.prepared.metric_names
+        if asked is not None and asked not in names:
             raise UsageError(f"--objective {self._config.objective!r}: no board of this study measures {asked}; "
                              f"measured are latency, size and the quality metrics "
-                             f"{', '.join(bench.prepared.metric_names)} (accuracy: the first of them)")
+                             f"{', '.join(names)} (accuracy: the first of them)")
         for requirement in (Requirement.parse(text) for text in self._config.require):
-            if requirement.metric not in bench.prepared.metric_names:
+            if requirement.metric not in names:
                 raise UsageError(f"--require {requirement.metric!r}: no such metric; measured are "
-                                 f"{', '.join(bench.prepared.metric_names)}")
-        refuse_hopeless(self._config, bench.objective, bench.layers.space)
+                                 f"{', '.join(names)}")
+        refuse_hopeless(self._config, bench.objective, bench.spaces, {})
 
     def _open_study(self, bench: Workbench) -> StudyRecord:
         """Create the study, or claim it and refuse what a resume may not change. Raises UsageError."""
-        prepared, space = bench.prepared, bench.layers.space
+        digest = model_digest({name: own.prepared for name, own in bench.toolchains.items()})
+        versions = {tool: version for own in bench.toolchains.values()
+                    for tool, version in own.prepared.versions.items()}
         if self._resume:
             study = self._store.study(self._config.study)
-            if study.model_digest != prepared.model_digest:
+            if study.model_digest != digest:
                 raise UsageError(f"study {study.name!r} was made with another model (digest {study.model_digest[:12]}, "
-                                 f"now {prepared.model_digest[:12]}); start a new --study")
-            if not study.space.part_of(space):
+                                 f"now {digest[:12]}); start a new --study")
+            if not all(study.spaces[name].part_of(space) for name, space in bench.spaces.items()):
                 raise UsageError(f"study {study.name!r} has another search space: the board's runtime or the compiler "
                                  "has changed; start a new --study")
             study = self._store.claim(study.id)
         else:
             study = self._store.create_study(NewStudy(
                 name=self._config.study, seed=self._config.seed,
-                config=self._config.model_dump(mode="json", by_alias=True), model_digest=prepared.model_digest,
-                space=space, tool_versions=dict(prepared.versions)))
-        outputs = {"float_model": prepared.float_model, "statistics": prepared.statistics,
-                   **({"reference_outputs": prepared.reference.outputs} if prepared.reference else {}),
-                   **({"plan": prepared.plan} if prepared.plan else {}),
-                   **({"schedules": bench.builder.schedules} if bench.builder.schedules else {}),
-                   **({"weights": prepared.pruning.weights} if prepared.pruning else {}),
-                   **{f"split:{name}": blob for name, blob in prepared.splits.items()}}
-        key = digest_of({"model": prepared.model_digest, "outputs": dict(outputs), "tools": dict(prepared.versions)})
-        self._store.put_step(study.id, StepRecord(key, PREPARE, outputs, dict(prepared.versions)))
+                config=self._config.model_dump(mode="json", by_alias=True), model_digest=digest,
+                spaces=bench.spaces, tool_versions=versions))
+        for own in bench.toolchains.values():
+            keep_prepared(self._store, study, own)
+        if len(bench.toolchains) > 1:
+            keep_facts(self._store, study, bench.toolchains.values())
         return study
 
     def _take_changes(self, study: StudyRecord) -> None:

@@ -12,7 +12,7 @@ from orchestrator.config import StudyConfig
 from orchestrator.errors import UsageError
 from orchestrator.goals import needed_for_goal, resolve_goal
 from orchestrator.objectives import parse_objectives
-from orchestrator.pruned import chosen_for_all
+from orchestrator.pruned import chosen_for_all, titled
 from orchestrator.store.records import (
     Purpose,
     Split,
@@ -49,11 +49,13 @@ class Point:
     for_all: Mapping[str, str]
     """See Candidate.for_all."""
     simulated: bool
+    several: bool
+    """The study has several compilers."""
 
     @property
     def name(self) -> str:
-        """A baseline's or seed's name, else the candidate's id."""
-        return self.trial.label or self.trial.candidate_id
+        """A baseline's or seed's name, else the candidate's id, with its compiler where there are several."""
+        return self.trial.label or titled(self.compiler, self.trial.candidate_id, self.several)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ def view_of(store: Store, name: str, metric: str | None = None) -> StudyView:
         raise UsageError(f"study {name!r} was made by another version of orchestrator: "
                          f"{error.errors()[0]['msg']}; use that version to look at it") from error
     histories = store.histories(record.id)
-    points = tuple(p for p in (_point(h, config.latency_stat) for h in histories) if p is not None)
+    several = len(record.spaces) > 1
+    points = tuple(p for p in (_point(h, config.latency_stat, several) for h in histories) if p is not None)
     known = sorted({name for point in points for name in point.evidence.metrics})
     if metric is not None and metric not in known:
         raise UsageError(f"--metric {metric!r}: study {name!r} has no such metric; "
@@ -129,7 +132,7 @@ def view_of(store: Store, name: str, metric: str | None = None) -> StudyView:
                      _winner(record, points, goal), others)
 
 
-def _point(history: TrialHistory, statistic: str) -> Point | None:
+def _point(history: TrialHistory, statistic: str, several: bool) -> Point | None:
     trial = history.trial
     searched = history.readings
     if trial.state is not TrialState.COMPLETE or trial.size_bytes is None or not searched:
@@ -145,7 +148,7 @@ def _point(history: TrialHistory, statistic: str) -> Point | None:
         layers={name: LayerConfig.from_label(label) for name, label in candidate["layers"].items()},
         widths=dict(candidate.get("widths", {})), recovery=Recovery(candidate.get("recovery", Recovery.NONE)),
         for_all=chosen_for_all(candidate),
-        simulated=any(m.measurement.simulated for m in history.measurements))
+        simulated=any(m.measurement.simulated for m in history.measurements), several=several)
 
 
 def _goal(config: StudyConfig, points: Iterable[Point], objective: str) -> Goal | None:

@@ -138,7 +138,7 @@ class Live:
 
 def describe(found: Found, width: int) -> list[str]:
     """Say what became of a candidate: in one line, in two where its metrics need more than `width` columns."""
-    start = f"#{found.trial.number:<3} {found.name or found.candidate.id:<18} "
+    start = f"#{found.trial.number:<3} {found.title or found.name or found.candidate.id:<18} "
     if found.evidence is None or found.measurement is None:
         return [f"{start}infeasible: {found.infeasible}"]
     simulated = " simulated" if found.measurement.simulated else ""

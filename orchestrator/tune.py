@@ -141,14 +141,14 @@ class _Log:
 
 
 def _bench(board: BoardEntry, store: Store, agent: Path, watcher: Watcher, stop: threading.Event) -> Bench:
-    return Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, wiring.COMPILERS[TUNABLE]),
+    return Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, [wiring.COMPILERS[TUNABLE]]),
                  f"tune on {socket.gethostname()} (pid {os.getpid()})", SETTINGS,
                  f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=watcher.note, stop=stop)
 
 
 def _alike(benches: Sequence[Bench], note: Callable[[str], None]) -> tuple[list[Bench], Target]:
     """Return the boards that execute the same code as the first, and its target."""
-    targets = [wiring.target_of(b.runner.facts, b.runner.runtime_name, b.runner.runtime_version) for b in benches]
+    targets = [wiring.target_of(b.runner.facts, TUNABLE, b.runner.runtimes[TUNABLE]) for b in benches]
     found: list[Bench] = []
     for bench, target in zip(benches, targets, strict=True):
         if (kernel_options(target), target.runtime_version) == (kernel_options(targets[0]), targets[0].runtime_version):

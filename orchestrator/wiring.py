@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,50 +38,59 @@ def agent_file(store_folder: Path) -> Path:
     return destination
 
 
-def connector(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler) -> Callable[[], BoardRunner]:
-    """Return a function that makes a runner for a compiler's artifacts on a board; a new connection at every call.
+def connector(entry: BoardEntry, store_folder: Path, agent: Path,
+              compilers: Sequence[Compiler]) -> Callable[[], BoardRunner]:
+    """Return a function that makes a runner for compilers' artifacts on a board; a new connection at every call.
 
     Raises:
-        UsageError: at once, when such a board has no runtime for the compiler.
+        UsageError: at once, when such a board has no runtime for a compiler.
         FarmError: from the returned function, when the board is not reached or not set up.
     """
-    if compiler.name == "tvm" and entry.transport == "sim":
+    if entry.transport == "sim" and any(compiler.name == "tvm" for compiler in compilers):
         raise UsageError("--compiler tvm: the simulated board knows LiteRT's times alone; use a real board, or "
                          "--compiler tflite")
-    return lambda: _TRANSPORTS[entry.transport](entry, store_folder, agent, compiler)
+    return lambda: _TRANSPORTS[entry.transport](entry, store_folder, agent, compilers)
 
 
-def _local(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler,
+def _local(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequence[Compiler],
            lock_file: str | None = None) -> AgentRunner:
-    place = host_runtime_place(compiler.runtimes[0], store_folder)
-    return AgentRunner(LocalTransport(), root=str(store_folder / "boards" / entry.name), runtime=place, agent=agent,
+    places = [host_runtime_place(compiler.runtimes[0], store_folder) for compiler in compilers]
+    return AgentRunner(LocalTransport(), root=str(store_folder / "boards" / entry.name), runtimes=places, agent=agent,
                        board=entry.name, kind=entry.kind, lock_file=lock_file)
 
 
-def _sim(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler) -> SimulatedRunner:
+def _sim(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequence[Compiler]) -> SimulatedRunner:
     lock = str(store_folder / "boards" / "sim.lock")
-    return SimulatedRunner(_local(entry, store_folder, agent, compiler, lock_file=lock))
+    return SimulatedRunner(_local(entry, store_folder, agent, compilers, lock_file=lock))
 
 
-def _ssh(entry: BoardEntry, store_folder: Path, agent: Path, compiler: Compiler) -> AgentRunner:
+def _ssh(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequence[Compiler]) -> AgentRunner:
     transport = SSHTransport(entry)
     try:
         probe = probe_board(transport, entry)
-        plan = plan_runtime(probe, entry.runtime, compiler.runtimes)
-        if probe.python is None or plan.folder_name not in probe.python.runtimes:
-            option = "" if compiler.name == "tflite" else f" --compiler {compiler.name}"
-            raise AgentMismatch(f"{entry.name} has no runtime {plan.folder_name} in {probe.root}; install it with "
-                                f"'orchestrator devices setup {entry.name}{option}'")
-        place = RuntimePlace(plan.runtime.name, entry.python, runtime_folder(probe.root, plan))
+        plans = {compiler.name: plan_runtime(probe, entry.runtime, compiler.runtimes) for compiler in compilers}
+        there = probe.python.runtimes if probe.python else ()
+        absent = [name for name, plan in plans.items() if plan.folder_name not in there]
+        if absent:
+            names = ", ".join(plans[name].folder_name for name in absent)
+            raise AgentMismatch(f"{entry.name} has no runtime {names} in {probe.root}; install it with 'orchestrator "
+                                f"devices setup {entry.name}{compiler_option(absent)}'")
+        places = [RuntimePlace(plan.runtime.name, entry.python, runtime_folder(probe.root, plan))
+                  for plan in plans.values()]
         lock = entry.lock_file or (f"{probe.root}/lock" if entry.shares_host == "allowed" else None)
-        return AgentRunner(transport, root=probe.root, runtime=place, agent=agent, board=entry.name, kind=entry.kind,
+        return AgentRunner(transport, root=probe.root, runtimes=places, agent=agent, board=entry.name, kind=entry.kind,
                            lock_file=lock)
     except FarmError:
         transport.close()
         raise
 
 
-_TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path, Compiler], BoardRunner]] = {
+def compiler_option(names: Sequence[str]) -> str:
+    """Return the option of commands that are meant for these compilers; `` where it is the default."""
+    return "" if list(names) == ["tflite"] else f" --compiler {','.join(names)}"
+
+
+_TRANSPORTS: Mapping[str, Callable[[BoardEntry, Path, Path, Sequence[Compiler]], BoardRunner]] = {
     "local": _local, "sim": _sim, "ssh": _ssh}
 
 

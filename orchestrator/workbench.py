@@ -1,11 +1,11 @@
-"""What a study works with: the prepared model, the board, the workers, the search space."""
+"""What a study works with: the board, the workers, and for each compiler the prepared model and its space."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,8 +21,10 @@ from orchestrator.config import StudyConfig, parse_accuracy
 from orchestrator.executor import HostPool
 from orchestrator.objectives import parse_objectives
 from orchestrator.progress import Progress
+from orchestrator.provenance import schedules_of
 from orchestrator.store.records import StudyRecord
 from orchestrator.store.store import Store
+from orchestrator.toolchain import Toolchain, refuse_foreign, refuse_other_data
 from orchestrator.tuned import Tuned, tuned
 from profilers.accuracy import EvaluationInputs, evaluate, run_reference
 from profilers.measurement import MeasureSettings
@@ -32,7 +34,7 @@ from recipes.compilers.compare import METRIC_SETTLED, SETTLED, Suspect, differin
 from recipes.compilers.compiler import Compiler
 from recipes.compilers.grouped import Grouped, with_groups
 from recipes.compilers.layers import LayerMap
-from recipes.compress.groups import LeftOut, Plan
+from recipes.compress.groups import Plan
 from recipes.compress.planning import PruneSettings
 from recipes.errors import ConversionMismatch, ModelError
 from recipes.models.prepare import Prepared, prepare
@@ -44,8 +46,6 @@ from search.space import FLOAT32, SearchSpace
 
 T = TypeVar("T")
 WORKERS = 2
-PREPARE = "prepare"
-"""Name of the step that a study begins with."""
 MIN_RUNS = {"median": 20, "mean": 20, "p90": 100, "p99": 500}
 """Timed runs that a statistic needs at least: five runs beyond p99, ten beyond p90."""
 
@@ -59,14 +59,8 @@ class Workbench:
     board: BoardEntry
     bench: Bench
     pool: HostPool
-    prepared: Prepared
-    layers: LayerMap
-    builder: BuildInputs
-    evaluator: EvaluationInputs
-    left_out: tuple[LeftOut, ...]
-    """Channels that cannot be pruned; none where pruning is off."""
-    runtime_version: str
-    """On the board."""
+    toolchains: Mapping[str, Toolchain]
+    """By the compiler's name."""
     exclusive: bool
     """The board is this machine: it never measures while host work runs."""
     progress: Progress
@@ -75,14 +69,28 @@ class Workbench:
     def objective(self) -> str:
         """The metric that counts: the first one, unless --objective names another."""
         asked = parse_objectives(self.config.objective).metric if self.config.objective else None
-        return asked or self.prepared.metric_names[0]
+        return asked or self.first.prepared.metric_names[0]
+
+    @property
+    def first(self) -> Toolchain:
+        """The only one, or the first of several: whose float32 a budget is a share of."""
+        return next(iter(self.toolchains.values()))
+
+    @property
+    def spaces(self) -> Mapping[str, SearchSpace]:
+        """What is searched, by the compiler's name."""
+        return {name: toolchain.space for name, toolchain in self.toolchains.items()}
+
+    def recipe(self, compiler: str, name: str) -> str:
+        """Return what a recipe is called in this study: the first compiler's have the plain names."""
+        return name if compiler == self.first.name else f"{compiler}:{name}"
 
 
 @contextmanager
 def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
                    progress: Progress, stop: threading.Event | None = None,
                    earlier: StudyRecord | None = None) -> Iterator[Workbench]:
-    """Prepare the model in a worker, connect to the board, derive the space; close it all at the end.
+    """Prepare the model in workers, connect to the board, derive the spaces; close it all at the end.
 
     Args:
         store: an open store.
@@ -99,49 +107,83 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     """
     board = inventory.find(config.device)
     model, data = parse_model(config.model, base), parse_data(config.data, base)
-    compiler = wiring.COMPILERS[config.compiler]
+    refuse_foreign(model, config.compiler)
+    compilers = [wiring.COMPILERS[name] for name in config.compiler]
     agent = wiring.agent_file(store.folder)
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
-    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, compiler),
+    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, compilers),
                   f"study {config.study!r} on {socket.gethostname()} (pid {os.getpid()})",
                   MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]),
                   f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=progress.note, stop=stop)
     try:
         progress.phase(f"importing {config.model}")
         prune = PruneSettings(config.prune_criterion, config.seed) if config.prune else None
-        importing = pool.submit(prepare, compiler, model, data, store.blobs.root, prune)
+        importing = {compiler.name: pool.submit(prepare, compiler, model, data, store.blobs.root, prune)
+                     for compiler in compilers}
         with bench:
-            prepared, runner = _ran(importing, model), bench.runner
-            target = wiring.target_of(runner.facts, runner.runtime_name, runner.runtime_version)
-            place = wiring.host_runtime_place(runner.runtime_name, store.folder, runner.runtime_version)
-            evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, prepared.metric_names,
-                                         place, agent, parse_accuracy(config.accuracy))
-            layers = _map_layers(compiler, store, prepared, target, model)
-            known = tuned(store, compiler, board.kind, store.blobs.path(prepared.float_model).read_bytes(), layers,
-                          target) if earlier is None else Tuned(layers, _schedules_of(store, earlier), None)
-            layers = known.layers
-            if known.note:
-                progress.note(known.note)
-            grouped = _with_groups(store, prepared, layers if config.prune else _plain_for_all(layers))
-            if config.prune and not grouped.layers.space.groups:
-                progress.note("--prune: no channels can be pruned: " + "; ".join(
-                    f"{entry.name}: {entry.reason}" if entry.name else entry.reason for entry in grouped.left_out))
-            progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
-            builder = BuildInputs(compiler, store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports,
-                                  prepared.splits["calibration"], target, config.io, prepared.pruning,
-                                  known.schedules)
-            _check_conversion(pool, prepared, layers, builder, evaluator, model)
+            prepared = {}
+            for name, future in importing.items():
+                with _naming(name, config):
+                    prepared[name] = _ran(future, model)
+            refuse_other_data(prepared, data)
+            toolchains = {}
+            for compiler in compilers:
+                with _naming(compiler.name, config):
+                    toolchains[compiler.name] = _toolchain(compiler, prepared[compiler.name], bench, store, config,
+                                                           model, data, agent, pool, progress, earlier)
             yield Workbench(
-                store, config, board, bench, pool, prepared, grouped.layers, builder,
-                evaluator, grouped.left_out, runner.runtime_version,
-                wiring.same_machine(runner.facts) and board.shares_host == "forbidden", progress)
+                store, config, board, bench, pool, toolchains,
+                wiring.same_machine(bench.runner.facts) and board.shares_host == "forbidden", progress)
     finally:
         pool.shutdown()
 
 
-def with_space(bench: Workbench, space: SearchSpace) -> Workbench:
-    """Return a workbench that searches a study's own space: a part of what its compiler offers now."""
-    return replace(bench, layers=replace(bench.layers, space=space))
+def with_spaces(bench: Workbench, spaces: Mapping[str, SearchSpace]) -> Workbench:
+    """Return a workbench that searches a study's own spaces: parts of what its compilers offer now."""
+    return replace(bench, toolchains={name: toolchain.searching(spaces[name])
+                                      for name, toolchain in bench.toolchains.items()})
+
+
+@contextmanager
+def _naming(compiler: str, config: StudyConfig) -> Iterator[None]:
+    """Say which of several compilers cannot have the model, and that it may be left out."""
+    try:
+        yield
+    except ModelError as error:
+        others = ",".join(name for name in config.compiler if name != compiler)
+        if not others:
+            raise
+        raise type(error)(f"{compiler}: {error}; to search without it: --compiler {others}") from error
+
+
+def _toolchain(compiler: Compiler, prepared: Prepared, bench: Bench, store: Store, config: StudyConfig,
+               model: Reference, data: Reference, agent: Path, pool: HostPool, progress: Progress,
+               earlier: StudyRecord | None) -> Toolchain:
+    """Derive a compiler's space, and see that its float32 computes what PyTorch does.
+
+    Raises ModelError, ConversionMismatch, FarmError.
+    """
+    runner = bench.runner
+    runtime = next(name for name in runner.runtimes if name in compiler.runtimes)
+    version = runner.runtimes[runtime]
+    target = wiring.target_of(runner.facts, runtime, version)
+    evaluator = EvaluationInputs(store.blobs.root, prepared.splits, data, prepared.metric_names,
+                                 wiring.host_runtime_place(runtime, store.folder, version), agent,
+                                 parse_accuracy(config.accuracy))
+    layers = _map_layers(compiler, store, prepared, target, model)
+    known = (Tuned(layers, schedules_of(store, earlier, prepared), None) if earlier is not None else
+             tuned(store, compiler, bench.kind, store.blobs.path(prepared.float_model).read_bytes(), layers, target))
+    if known.note:
+        progress.note(known.note)
+    grouped = _with_groups(store, prepared, known.layers if config.prune else _plain_for_all(known.layers))
+    if config.prune and not grouped.layers.space.groups:
+        progress.note("--prune: no channels can be pruned: " + "; ".join(
+            f"{entry.name}: {entry.reason}" if entry.name else entry.reason for entry in grouped.left_out))
+    progress.phase("comparing the converted model with PyTorch" if prepared.reference else "running the model")
+    builder = BuildInputs(compiler, store.blobs.root, prepared.float_model, prepared.statistics, prepared.ports,
+                          prepared.splits["calibration"], target, config.io, prepared.pruning, known.schedules)
+    _check_conversion(pool, prepared, layers, builder, evaluator, model)
+    return Toolchain(prepared, grouped.layers, builder, evaluator, grouped.left_out, version)
 
 
 def _check_conversion(pool: HostPool, prepared: Prepared, layers: LayerMap, builder: BuildInputs,
@@ -196,11 +238,6 @@ def _map_layers(compiler: Compiler, store: Store, prepared: Prepared, target: Ta
         return compiler.layers(store.blobs.path(prepared.float_model).read_bytes(), target)
     except ValueError as error:
         raise ModelError(f"{model.text}: {error}") from error
-
-
-def _schedules_of(store: Store, study: StudyRecord) -> str | None:
-    """Return the tiles of a study that began earlier."""
-    return next((step.outputs.get("schedules") for step in store.steps(study.id) if step.name == PREPARE), None)
 
 
 def _plain_for_all(layers: LayerMap) -> LayerMap:

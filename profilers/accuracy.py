@@ -263,7 +263,7 @@ def _scratch() -> Path:
 @lru_cache(maxsize=2)
 def _runner(runtime: RuntimePlace, agent: Path) -> AgentRunner:
     """One agent per worker process and runtime, over pipes."""
-    runner = AgentRunner(LocalTransport(), root=str(_scratch()), runtime=runtime, agent=agent, board="host",
+    runner = AgentRunner(LocalTransport(), root=str(_scratch()), runtimes=(runtime,), agent=agent, board="host",
                          kind="host", host=True)
     atexit.register(runner.close)
     return runner

@@ -90,6 +90,13 @@ class Message:
             raise self._wrong(name, "an object")
         return Message(value)
 
+    def parts(self, name: str) -> tuple[Message, ...]:
+        """Return a list of objects. Raises AgentMismatch."""
+        value = self.fields.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self._wrong(name, "a list of objects")
+        return tuple(Message(item) for item in value)
+
 
 class AgentError(Exception):
     """The agent refused a request. Private to profilers: runners turn it into the caller's words."""

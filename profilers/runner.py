@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ from recipes.artifact import Artifact
 GRACE_S = 30.0
 """The agent may need this much longer than `timeout_s`: loading its runtime again, killing a child."""
 START_S = 120.0
+"""Of each runtime: the agent tries them all before its hello."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,12 @@ class Runner(Protocol):
     def facts(self) -> BoardFacts:
         """What the machine is."""
 
-    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
         """Run the golden inputs, warm up, and time. Raises InfeasibleCandidate or FarmError."""
 
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
         """Run a file of examples (or the first `limit`). Raises InfeasibleCandidate or FarmError."""
 
     def close(self) -> None:
@@ -71,7 +74,7 @@ class Runner(Protocol):
 class AgentRunner:
     """A runner that talks to an agent over a transport. Not shared between threads."""
 
-    def __init__(self, transport: Transport, *, root: str, runtime: RuntimePlace, agent: Path, board: str,
+    def __init__(self, transport: Transport, *, root: str, runtimes: Sequence[RuntimePlace], agent: Path, board: str,
                  kind: str, host: bool = False, lock_file: str | None = None, threads: int = 1,
                  heartbeat_timeout_s: float = 15.0, cache_bytes: int = 1 << 30) -> None:
         """Push the agent where it is missing, start it and check what it says.
@@ -79,7 +82,7 @@ class AgentRunner:
         Args:
             transport: the way to the machine; the caller closes it.
             root: absolute folder on the machine for the agent, artifacts, inputs and outputs.
-            runtime: what runs artifacts there.
+            runtimes: what runs artifacts there, all with one Python; the first one unless another is named.
             agent: what `build_agent` wrote.
             board: the board's name in the inventory.
             kind: the kind of board, e.g. `rpi4`.
@@ -94,31 +97,33 @@ class AgentRunner:
             FarmError: the machine is not reached.
         """
         self._transport, self._root, self._host, self._threads = transport, root.rstrip("/"), host, threads
-        self._board, self._kind, self.runtime_name = board, kind, runtime.name
+        self._board, self._kind = board, kind
+        [python] = {place.python for place in runtimes}
         self._where = f"{board} ({transport.address})"
         self._digests: dict[tuple[Path, int, int], str] = {}
         packed = Artifact.of(agent)
         program = f"{self._root}/agent-{packed.sha256[:12]}.pyz"
         if transport.run(["test", "-s", program], START_S).returncode != 0:
             transport.push(agent, program)
-        argv = [runtime.python, program, "--root", self._root, "--runtime-name", runtime.name,
-                "--cache-bytes", str(cache_bytes)]
-        argv += ["--runtime", runtime.folder] if runtime.folder else []
+        argv = [python, program, "--root", self._root, "--cache-bytes", str(cache_bytes)]
+        for place in runtimes:
+            argv += ["--runtime", f"{place.name}={place.folder}" if place.folder else place.name]
         argv += ["--lock-file", lock_file] if lock_file else []
         argv += ["--host"] if host else []
         self._channel = transport.open(argv)
         try:
             self._talk = Conversation(self._channel, self._where, heartbeat_timeout_s)
-            hello = self._talk.hello(START_S)
-            self.runtime_version = self._check(hello, packed.sha256[:12])
+            hello = self._talk.hello(START_S * len(runtimes))
+            self.runtimes: Mapping[str, str] = self._check(hello, packed.sha256[:12])
+            """Name -> version."""
             self.agent_version = hello.text("agent_version")
             self._facts = BoardFacts.from_json(hello.part("facts").fields)
         except FarmError:
             self._channel.close()
             raise
 
-    def _check(self, hello: Message, agent_version: str) -> str:
-        """Return the runtime's version. Raises AgentMismatch."""
+    def _check(self, hello: Message, agent_version: str) -> dict[str, str]:
+        """Return the runtimes' versions. Raises AgentMismatch."""
         if hello.integer("protocol") != protocol.PROTOCOL:
             raise AgentMismatch(f"{self._where}: this controller speaks version {protocol.PROTOCOL} of the "
                                 f"agent's protocol, the agent version {hello.integer('protocol')}")
@@ -126,11 +131,10 @@ class AgentRunner:
             raise AgentMismatch(f"{self._where}: expected agent {agent_version}, "
                                 f"{hello.text('agent_version')} answers: delete "
                                 f"{self._root}/agent-{agent_version}.pyz on the board")
-        runtime = hello.part("runtime")
-        version = runtime.optional_text("version")
-        if version is None:
-            raise AgentMismatch(f"{self._where}: {runtime.text('reason')}; set the board up again")
-        return version
+        broken = [found.text("reason") for found in hello.parts("runtimes") if found.optional_text("version") is None]
+        if broken:
+            raise AgentMismatch(f"{self._where}: {'; '.join(broken)}; set the board up again")
+        return {found.text("name"): found.text("version") for found in hello.parts("runtimes")}
 
     @property
     def facts(self) -> BoardFacts:
@@ -168,26 +172,28 @@ class AgentRunner:
         reply = self._ask({"type": "has", "sha256": artifact.sha256, "size_bytes": artifact.size_bytes}, None)
         return reply.fields.get("present") is True
 
-    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
         """Run the golden inputs, warm up, and time; the lock must be held.
 
         Args:
             artifact: pushed when the board does not have it.
             golden: .npz file with `i0`, `i1`..., (examples, ...) each.
             settings: how long to warm up and to sample.
+            runtime: which one; None: the first.
 
         Raises:
             InfeasibleCandidate: rejected by the runtime, NaN; ArtifactDied for a crash or a hang.
             ValueError: the golden inputs do not fit the artifact.
             FarmError: ours.
         """
-        digest = self._digest(golden)
-        request = {"type": "measure", "sha256": artifact.sha256, "size_bytes": artifact.size_bytes,
+        digest, runtime = self._digest(golden), runtime or next(iter(self.runtimes))
+        request = {"type": "measure", "runtime": runtime, "sha256": artifact.sha256, "size_bytes": artifact.size_bytes,
                    "inputs": digest, "settings": asdict(settings)}
         reply = self._push_and_ask(request, artifact, golden, digest, settings.timeout_s + GRACE_S)
         measurement = Measurement(
             artifact_sha256=artifact.sha256, board=self._board, kind=self._kind, boot_id=self._facts.boot_id,
-            runtime=self.runtime_name, runtime_version=self.runtime_version, agent_version=self.agent_version,
+            runtime=runtime, runtime_version=self.runtimes[runtime], agent_version=self.agent_version,
             threads=settings.threads, wall_ns=reply.integers("wall_ns"), cpu_ns=reply.integers("cpu_ns"),
             warmup_runs=reply.integer("warmup_runs"), load_s=reply.number("load_s"),
             before=_sensors(reply.part("before")), after=_sensors(reply.part("after")),
@@ -195,7 +201,8 @@ class AgentRunner:
             session_s=reply.number("session_s"), kernels=read_kernels(reply))
         return MeasuredSession(measurement, self._outputs(reply.part("outputs")))
 
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
         """Run every example of `inputs` (.npz, `i0`...) and write `outputs` (.npz, `o0`...).
 
         Raises:
@@ -204,8 +211,8 @@ class AgentRunner:
             FarmError: ours.
         """
         digest = self._digest(inputs)
-        request: dict[str, object] = {"type": "run", "sha256": artifact.sha256, "threads": self._threads,
-                                      "limit": limit}
+        request: dict[str, object] = {"type": "run", "runtime": runtime or next(iter(self.runtimes)),
+                                      "sha256": artifact.sha256, "threads": self._threads, "limit": limit}
         if self._host:
             self._ask({**request, "artifact": str(artifact.path.absolute()), "inputs": str(inputs.absolute()),
                        "outputs": str(outputs.absolute())}, artifact, None)
@@ -288,5 +295,5 @@ def _sensors(message: Message) -> Sensors:
 if TYPE_CHECKING:
     from device_farm.local import LocalTransport
 
-    _: Runner = AgentRunner(LocalTransport(), root="", runtime=RuntimePlace("", ""), agent=Path(), board="",
+    _: Runner = AgentRunner(LocalTransport(), root="", runtimes=(RuntimePlace("", ""),), agent=Path(), board="",
                             kind="")

@@ -139,7 +139,7 @@ class SimulatedRunner:
     def __init__(self, runner: AgentRunner, roofline: Roofline = CORTEX_A72) -> None:
         self._runner, self._roofline = runner, roofline
         self._sessions: Counter[str] = Counter()
-        self.runtime_name, self.runtime_version = runner.runtime_name, runner.runtime_version
+        self.runtimes: Mapping[str, str] = runner.runtimes
 
     @property
     def facts(self) -> BoardFacts:
@@ -150,7 +150,8 @@ class SimulatedRunner:
         """Take the lock as `AgentRunner.acquire` does. Raises BoardBusy."""
         self._runner.acquire(token, owner, series)
 
-    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
         """Run the golden inputs and once more, then write down simulated times, `min_runs` of them.
 
         The times depend on the artifact's bytes and on how often this runner has measured it already.
@@ -159,7 +160,7 @@ class SimulatedRunner:
             InfeasibleCandidate, FarmError, ValueError: as `AgentRunner.measure`.
         """
         short = replace(settings, min_runs=1, max_runs=1, max_warmup_s=0.0)
-        session = self._runner.measure(artifact, golden, short)
+        session = self._runner.measure(artifact, golden, short, runtime)
         seconds = self._roofline.seconds(read_graph(artifact.path), settings.threads)
         key = f"{artifact.sha256}:{settings.threads}:{self._sessions[artifact.sha256]}"
         self._sessions[artifact.sha256] += 1
@@ -170,9 +171,10 @@ class SimulatedRunner:
         measured = replace(session.measurement, wall_ns=wall_ns, cpu_ns=cpu_ns, simulated=True)
         return MeasuredSession(measured, session.outputs)
 
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
         """Run a file of examples as `AgentRunner.run` does."""
-        self._runner.run(artifact, inputs, outputs, limit)
+        self._runner.run(artifact, inputs, outputs, limit, runtime)
 
     def close(self) -> None:
         """End the agent; never raises."""

@@ -133,6 +133,14 @@ class Candidate:
                       Clipping(data.get("clipping", Clipping.NONE)))
 
 
+def candidate_in(spaces: Mapping[str, SearchSpace], text: str) -> Candidate:
+    """Read a canonical form back and check it against the space of its own compiler. Raises ValueError."""
+    compiler = json.loads(text)["compiler"]
+    if compiler not in spaces:
+        raise ValueError(f"compiler: the spaces are of {', '.join(spaces)}, the candidate of {compiler!r}")
+    return Candidate.from_json(spaces[compiler], text)
+
+
 def _narrowed(space: SearchSpace, widths: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     """Check widths and return those below full, in the order of the space."""
     for name, width in widths.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from search.candidate import Candidate
@@ -41,6 +41,13 @@ def uniform(space: SearchSpace, name: str, threads: int) -> Named | str:
     chosen = {layer.name: layer.widen(config) for layer in space.layers}
     widened = tuple(layer.name for layer in weighted if chosen[layer.name] != config)
     return Named(name, Candidate.of(space, chosen, threads), widened)
+
+
+def uniforms(space: SearchSpace, names: Iterable[str], threads: int) -> tuple[list[Named], dict[str, str]]:
+    """Return the uniform recipes that there are on `space`, and name -> why there is none."""
+    made = {name: uniform(space, name, threads) for name in names}
+    return ([found for found in made.values() if isinstance(found, Named)],
+            {name: found for name, found in made.items() if isinstance(found, str)})
 
 
 def seeds(space: SearchSpace, threads: int) -> Iterator[Named]:

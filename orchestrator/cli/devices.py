@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,14 +36,10 @@ app = typer.Typer(
 )
 
 
-class Compilers(StrEnum):
-    """Whose artifacts a board can run."""
-
-    TFLITE = "tflite"
-    TVM = "tvm"
-
-
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The board's name in the inventory.", show_default=False)]
+Compilers = Annotated[
+    str, typer.Option("--compiler", metavar="<compiler>", help="Whose artifacts it runs: tflite, tvm or tflite,tvm.")
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -127,6 +122,7 @@ def add(
 @app.command()
 def check(
     name: Name,
+    compiler: Compilers = "tflite",
     inventory: InventoryFile = None,
     store: StoreFolder = None,
     format_: Output = Format.TEXT,
@@ -136,7 +132,7 @@ def check(
     with verb(debug):
         from orchestrator.devices import check_device
 
-        document = check_device(read_inventory(inventory), name, store_place(store))
+        document = check_device(read_inventory(inventory), name, store_place(store), _compilers(compiler))
 
         def as_text() -> None:
             for finding in document["findings"]:
@@ -153,7 +149,7 @@ def check(
 @app.command()
 def setup(
     name: Name,
-    compiler: Annotated[Compilers, typer.Option(help="Whose artifacts the board will run.")] = Compilers.TFLITE,
+    compiler: Compilers = "tflite",
     inventory: InventoryFile = None,
     store: StoreFolder = None,
     format_: Output = Format.TEXT,
@@ -162,12 +158,14 @@ def setup(
     """Install the runtime on a board, unless it is there; the board needs no internet."""
     with verb(debug):
         from orchestrator.devices import setup_device
+        from orchestrator.wiring import compiler_option
 
+        compilers = _compilers(compiler)
         document = setup_device(
             read_inventory(inventory), name, store_place(store), lambda step: typer.echo(f"{name}: {step}", err=True),
-            compiler.value,
+            compilers,
         )
-        option = "" if compiler is Compilers.TFLITE else f" --compiler {compiler.value}"
+        option = compiler_option(compilers)
         done = f"{name} is set up; next: orchestrator search --device {name}{option}{_place(inventory)}"
         print_document(document, format_, lambda: typer.echo(done))
 
@@ -188,6 +186,17 @@ def remove(
         document = remove_device(path, name)
         done = f"{name} is removed from {path}; its files stay on the board, in {document['left_on_board']}"
         print_document(document, format_, lambda: typer.echo(done))
+
+
+def _compilers(text: str) -> tuple[str, ...]:
+    """Read --compiler. Raises UsageError."""
+    from orchestrator.config import parse_compilers
+    from orchestrator.errors import UsageError
+
+    try:
+        return parse_compilers(text)
+    except ValueError as error:
+        raise UsageError(f"--compiler: {error}") from error
 
 
 def _place(inventory: str | None) -> str:

@@ -107,7 +107,8 @@ def search(
         help="What is believed before the first measurement: auto, roofline, xgboost or both. [default: auto]",
         rich_help_panel=_WORK)] = None,
     compiler: Annotated[str | None, typer.Option(
-        help="tflite, or tvm: kernels of our own, also below 8 bits. [default: tflite]", rich_help_panel=_WORK)] = None,
+        help="tflite, or tvm: kernels of our own, also below 8 bits; tflite,tvm: one search over both. "
+             "[default: tflite]", rich_help_panel=_WORK)] = None,
     threads: Annotated[int | None, typer.Option(
         parser=whole, metavar="<int>", help="Threads on the board. [default: 1]", rich_help_panel=_WORK)] = None,
     io: Annotated[str | None, typer.Option(
@@ -216,13 +217,14 @@ def _check_references(config: StudyConfig, base: Path, boards: Inventory) -> Non
     Raises ModelError, DataError, InventoryError, UsageError.
     """
     from orchestrator.errors import UsageError
+    from orchestrator.toolchain import refuse_foreign
     from recipes.models.source import parse_data, parse_model
 
     try:
         check_installed(config.sampler)
     except SamplerNotInstalled as error:
         raise UsageError(f"--sampler: {error}") from error
-    parse_model(config.model, base)
+    refuse_foreign(parse_model(config.model, base), config.compiler)
     parse_data(config.data, base)
     boards.find(config.device)
 

@@ -83,6 +83,8 @@ class DeviceSetUp(TypedDict):
     device: str
     folder: str | None
     """Where the runtime lies on the board; null when it is the one of this program's own environment."""
+    folders: NotRequired[dict[str, str | None]]
+    """Where several compilers were named: each one's; `folder` is the first's."""
     steps: list[str]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -78,8 +78,25 @@ class DryRunFloat32(TypedDict):
 
 
 @strict
+class DryRunCompiler(TypedDict):
+    """One of several compilers."""
+
+    name: str
+    runtime: RuntimeDocument
+    layers: list[DryRunLayer]
+    groups: list[DryRunGroup]
+    for_all: dict[str, list[str]]
+    left_out: list[DryRunLeftOut]
+    log10_candidates: float
+    baselines: list[str]
+    seeds: list[str]
+    prices: Prices
+    float32: DryRunFloat32
+
+
+@strict
 class DryRunDocument(TypedDict):
-    """`orchestrator search --dry-run`: what a search would do, from one measurement of float32."""
+    """`orchestrator search --dry-run`: what a search would do, from one measurement of float32 with each compiler."""
 
     schema: Literal[1]
     dry_run: Literal[True]
@@ -99,6 +116,8 @@ class DryRunDocument(TypedDict):
     seeds: list[str]
     prices: Prices
     float32: DryRunFloat32
+    compilers: NotRequired[list[DryRunCompiler]]
+    """Where several are searched: each in the words of this document, whose own keys are of the first."""
     measurements: int
     estimate_s: float
     """Time that the search will take, after start-up."""

@@ -136,6 +136,16 @@ class RuntimeDocument(TypedDict):
 
 
 @strict
+class CompilerDocument(TypedDict):
+    """One of several compilers of a search."""
+
+    name: str
+    runtime: RuntimeDocument
+    measurements: int
+    """Distinct candidates of it that were timed."""
+
+
+@strict
 class BoardDocument(TypedDict):
     """A board that measured."""
 
@@ -221,7 +231,11 @@ class SearchDocument(TypedDict):
     confidence: float
     budget: BudgetDocument
     compiler: str
+    """What was asked for; several with commas between them. An entry says its own."""
     runtime: RuntimeDocument
+    """Of several: the winner's."""
+    compilers: NotRequired[list[CompilerDocument]]
+    """Where several were searched: how the measurements were shared."""
     threads: int
     io: Literal["float", "int8"]
     boards: list[BoardDocument]

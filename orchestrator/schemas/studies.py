@@ -76,6 +76,7 @@ class TrialDocument(TypedDict):
     trial: int
     name: str | None
     candidate_id: str
+    compiler: str
     role: Literal["baseline", "seed", "search"]
     state: Literal["RUNNING", "COMPLETE", "INFEASIBLE", "FAILED"]
     reason: str | None
@@ -104,7 +105,8 @@ class StudyShow(TypedDict):
     tool_versions: dict[str, str]
     search_space: dict[str, JsonValue]
     """compiler, layers (name, kind, choices, weights, macs), log10_size: the number of candidates; where channels
-    may be pruned: groups (name, channels, widths, produced_by, read_by)."""
+    may be pruned: groups (name, channels, widths, produced_by, read_by). Of several compilers: `spaces`, a list of
+    these."""
     objective: str
     trials: list[TrialDocument]
     search: SearchDocument | None
@@ -121,6 +123,8 @@ class StudyPareto(TypedDict):
     metric: str
     latency_stat: Literal["median", "p90", "p99", "mean"]
     simulated: bool
+    compilers: NotRequired[list[str]]
+    """Where the study has several."""
     pareto: list[Entry]
     """Fastest first; `accuracy` is the metric's."""
 
@@ -164,6 +168,8 @@ class StudyPick(TypedDict):
     study: str
     objective: str
     simulated: bool
+    compilers: NotRequired[list[str]]
+    """Where the study has several."""
     budget: BudgetDocument
     """The constraints that were asked for, resolved with the study's baselines."""
     confidence: float

@@ -31,6 +31,8 @@ WIDTH = "width:"
 """Before a group's name, where its kept channels are a parameter."""
 TOGETHER = "for_all:"
 """Before what is chosen for all layers together."""
+COMPILER = "compiler"
+"""A parameter where a study has several; then the others have their compiler before them: `tvm:stem`."""
 _LOCK_GRACE_S = 3
 """A lock that a killed process left behind is broken after this time; a write takes milliseconds."""
 
@@ -69,8 +71,9 @@ class OptunaJournal:
         self._record = study
         self._metric = metric
         self._constraints = constraints
-        self._choices = _distributions(study.space)
-        self._full = {f"{WIDTH}{group.name}": group.channels for group in study.space.groups}
+        self._choices = {name: _distributions(space) for name, space in study.spaces.items()}
+        self._full = {name: {f"{WIDTH}{group.name}": group.channels for group in space.groups}
+                      for name, space in study.spaces.items()}
         self._study = _open_study(store.journal_path(study.id), study.name, metric)
         there = self._study.get_trials(deepcopy=False)
         self._there = {str(trial.user_attrs.get(TRIAL_ID)) for trial in there}
@@ -97,13 +100,17 @@ class OptunaJournal:
     def _project(self, history: TrialHistory) -> FrozenTrial | None:
         trial = history.trial
         candidate = json.loads(trial.candidate)
+        compiler = candidate["compiler"]
         labels: Mapping[str, str | int] = {
-            **candidate["layers"], **self._full,
+            **candidate["layers"], **self._full[compiler],
             **{f"{WIDTH}{name}": width for name, width in candidate.get("widths", {}).items()},
             **{f"{TOGETHER}{name}": candidate.get(name, first) for name, first in FOR_ALL.items()}}
         # A baseline may be outside the space (other numeric formats): those layers are no parameters.
-        params = {name: labels[name] for name, distribution in self._choices.items()
-                  if labels.get(name) in distribution.choices}
+        found = [(name, labels[name], distribution) for name, distribution in self._choices[compiler].items()
+                 if labels.get(name) in distribution.choices]
+        if len(self._choices) > 1:
+            found = [(COMPILER, compiler, CategoricalDistribution(list(self._choices))),
+                     *((f"{compiler}:{name}", label, distribution) for name, label, distribution in found)]
         attributes: dict[str, str | int | float] = {
             TRIAL_ID: str(trial.id), "number": trial.number, "role": trial.role.value}
         optional = {"label": trial.label, "reason": trial.reason, "artifact_sha256": trial.artifact_sha256,
@@ -117,9 +124,9 @@ class OptunaJournal:
                 return None
             state, values, constraints = TrialState.COMPLETE, (latency_s, quality), self._constraints(history)
         return optuna.create_trial(
-            state=state, values=values, params=params, user_attrs=attributes,
+            state=state, values=values, params={name: label for name, label, _ in found}, user_attrs=attributes,
             constraints=None if constraints is None else dict(constraints),
-            distributions={name: self._choices[name] for name in params})
+            distributions={name: distribution for name, _, distribution in found})
 
 
 def _open_study(path: Path, name: str, metric: str) -> optuna.Study:

@@ -93,7 +93,8 @@ class NewStudy:
     config: Mapping[str, JsonValue]
     """The whole configuration as it was given."""
     model_digest: str
-    space: SearchSpace
+    spaces: Mapping[str, SearchSpace]
+    """By the compiler's name: one for each."""
     tool_versions: Mapping[str, str]
 
     def __post_init__(self) -> None:
@@ -113,7 +114,8 @@ class StudyRecord:
     """The whole configuration as it was given."""
     config_digest: str
     model_digest: str
-    space: SearchSpace
+    spaces: Mapping[str, SearchSpace]
+    """By the compiler's name: one for each."""
     space_digest: str
     tool_versions: Mapping[str, str]
     document: Mapping[str, JsonValue] | None

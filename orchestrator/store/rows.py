@@ -28,6 +28,28 @@ from orchestrator.store.samples import pack, unpack
 from profilers.measurement import KernelTime, Measurement, Sensors
 from search.space import FOR_ALL, Calibration, Clipping, Layer, LayerConfig, PruneGroup, SearchSpace
 
+SPACES_SCHEMA = 2
+"""Of several spaces; what names no version is one space."""
+
+
+def spaces_to_json(spaces: Mapping[str, SearchSpace]) -> dict[str, JsonValue]:
+    """Write a study's spaces so that `spaces_from_json` gives equal ones; one is written as it always was."""
+    written: list[JsonValue] = [space_to_json(space) for space in spaces.values()]
+    if len(written) == 1:
+        return space_to_json(next(iter(spaces.values())))
+    return {"schema": SPACES_SCHEMA, "spaces": written}
+
+
+def spaces_from_json(data: Mapping[str, JsonValue]) -> dict[str, SearchSpace]:
+    """Read what `spaces_to_json` wrote. Raises ValueError."""
+    schema = data.get("schema", 1)
+    if schema not in (1, SPACES_SCHEMA):
+        raise ValueError(f"space: this version reads the schemas 1 and {SPACES_SCHEMA}, got {schema!r}; a newer "
+                         "orchestrator made this study")
+    found = [data] if schema == 1 else [item for item in _listed(data["spaces"], "spaces") if isinstance(item, dict)]
+    spaces = [space_from_json(item) for item in found]
+    return {space.compiler: space for space in spaces}
+
 
 def space_to_json(space: SearchSpace) -> dict[str, JsonValue]:
     """Write a space so that `space_from_json` gives an equal one."""
@@ -104,7 +126,7 @@ def study_record(row: Study, held: bool) -> StudyRecord:
         status = StudyStatus.INTERRUPTED
     return StudyRecord(
         id=row.id, name=row.name, created_at=row.created_at, status=status, seed=row.seed, config=row.config,
-        config_digest=row.config_digest, model_digest=row.model_digest, space=space_from_json(row.space),
+        config_digest=row.config_digest, model_digest=row.model_digest, spaces=spaces_from_json(row.space),
         space_digest=row.space_digest, tool_versions=_texts(row.tool_versions), document=row.document,
         holder=holder_of(row))
 

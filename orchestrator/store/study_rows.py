@@ -11,7 +11,7 @@ from orchestrator.store.claims import LAPSE_S, is_live
 from orchestrator.store.errors import StudyExists, StudyInUse, StudyNotFound
 from orchestrator.store.models import Study
 from orchestrator.store.records import Holder, NewStudy, StudyRecord, StudyStatus, digest_of
-from orchestrator.store.rows import holder_of, set_holder, space_to_json, study_record
+from orchestrator.store.rows import holder_of, set_holder, spaces_to_json, study_record
 
 
 def create(session: Session, new: NewStudy, here: Holder) -> StudyRecord:
@@ -21,7 +21,7 @@ def create(session: Session, new: NewStudy, here: Holder) -> StudyRecord:
         raise StudyExists(f"study {new.name!r} exists since {taken.created_at:%Y-%m-%d %H:%M} UTC "
                           f"({record(taken, here).status}): continue it with --resume, or choose another "
                           "name with --study")
-    space = space_to_json(new.space)
+    space = spaces_to_json(new.spaces)
     config = dict(new.config)
     row = Study(id=uuid.uuid4(), name=new.name, created_at=here.heartbeat_at, seed=new.seed,
                 status=StudyStatus.RUNNING.value, config=config, config_digest=digest_of(config),

@@ -18,25 +18,30 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="agent", description="Runs artifacts; talks JSON lines on stdin and stdout.")
     parser.add_argument("--root", required=True, help="folder for artifacts, inputs and outputs")
-    parser.add_argument("--runtime-name", required=True, choices=sorted(RUNTIMES))
-    parser.add_argument("--runtime", help="folder with the runtime; default: this Python's own packages")
+    parser.add_argument("--runtime", required=True, action="append", type=_runtime, metavar="NAME[=FOLDER]",
+                        help="may be repeated; without a folder: this Python's own packages")
     parser.add_argument("--host", action="store_true", help="accuracy runs: no lock, no measurements")
     parser.add_argument("--lock-file", default=LOCK_FILE)
     parser.add_argument("--cache-bytes", type=int, default=GIGABYTE)
     parser.add_argument("--zygote", action="store_true", help="for the agent's own use")
     options = parser.parse_args(argv)
     if options.zygote:
-        zygote.main(options.runtime_name, options.runtime)
+        zygote.main(*options.runtime[0])
         return
     program = os.path.abspath(sys.argv[0])
-    command = [sys.executable, program, "--zygote", "--root", options.root,
-               "--runtime-name", options.runtime_name]
-    if options.runtime:
-        command += ["--runtime", options.runtime]
+    command = [sys.executable, program, "--zygote", "--root", options.root, "--runtime"]
+    zygotes = {name: [*command, f"{name}={folder}" if folder else name] for name, folder in options.runtime}
     server.main(server.Settings(
-        root=os.path.abspath(options.root), runtime=options.runtime_name, host=options.host,
-        lock_file=options.lock_file, cache_bytes=options.cache_bytes, zygote=command,
-        version=_version(program)))
+        root=os.path.abspath(options.root), host=options.host, lock_file=options.lock_file,
+        cache_bytes=options.cache_bytes, zygotes=zygotes, version=_version(program)))
+
+
+def _runtime(text: str) -> tuple[str, str | None]:
+    """Read NAME or NAME=FOLDER. Raises ArgumentTypeError."""
+    name, _, folder = text.partition("=")
+    if name not in RUNTIMES:
+        raise argparse.ArgumentTypeError("no runtime is called {!r}; known: {}".format(name, ", ".join(RUNTIMES)))
+    return name, folder or None
 
 
 def _version(program: str) -> str:

@@ -1,4 +1,4 @@
-"""The agent's main loop: one thread, which answers requests and watches the zygote."""
+"""The agent's main loop: one thread, which answers requests and watches the zygotes, one for each runtime."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Settings(NamedTuple):
     """What the command line says."""
 
     root: str
-    runtime: str
     host: bool
     lock_file: str
     cache_bytes: int
-    zygote: list[str]
+    zygotes: dict[str, list[str]]
+    """Runtime -> the command that starts its zygote."""
     version: str
 
 
@@ -61,8 +61,8 @@ class Server:
         self._requests = LineReader(0)
         self._lock = BoardLock(settings.lock_file)
         self._cache = Cache(settings.root, settings.cache_bytes)
-        self._worker: Worker | None = None
-        self._version: str | None = None
+        self._workers: dict[str, Worker] = {}
+        self._versions: dict[str, str] = {}
         self._greeted = False
         self._sent = time.monotonic()
         self._handlers = {"lock": self._take_lock, "unlock": self._release_lock, "sensors": self._sensors,
@@ -70,14 +70,16 @@ class Server:
 
     def serve(self) -> None:
         """Say hello, then answer until `bye` or the end of the input."""
-        reason = None
-        try:
-            self._ready_worker()
-        except Refusal as refusal:
-            reason = refusal.message
+        reasons: dict[str, str] = {}
+        for name in self._settings.zygotes:
+            try:
+                self._ready_worker(name)
+            except Refusal as refusal:
+                reasons[name] = refusal.message
         self._send({"type": "hello", "protocol": p.PROTOCOL, "agent_version": self._settings.version,
-                    "facts": facts.read(), "runtime": {
-                        "name": self._settings.runtime, "version": self._version, "reason": reason}})
+                    "facts": facts.read(), "runtimes": [
+                        {"name": name, "version": self._versions.get(name), "reason": reasons.get(name)}
+                        for name in self._settings.zygotes]})
         self._greeted = True
         while True:
             line = self._requests.pop()
@@ -88,9 +90,9 @@ class Server:
                 return
 
     def stop(self) -> None:
-        """End the zygote and give the lock back."""
-        if self._worker is not None:
-            self._worker.stop()
+        """End the zygotes and give the lock back."""
+        for name in list(self._workers):
+            self._drop_worker(name)
         self._lock.release()
 
     def _answer(self, line: bytes) -> bool:
@@ -147,18 +149,28 @@ class Server:
             raise Refusal(p.BAD_REQUEST, "an agent that was started with --host does not measure")
         settings = request.measure_settings()
         sha256, inputs = request.text("sha256"), request.text("inputs")
-        job = {"type": "measure", "seq": request.seq, "sha256": sha256, "settings": settings,
+        job = {"type": "measure", "seq": request.seq, "runtime": self._runtime(request), "sha256": sha256,
+               "settings": settings,
                "artifact": self._cache.path("artifacts", sha256),
                "inputs": self._cache.path("inputs", inputs), "outputs": self._cache.path("outputs", sha256)}
         self._work(job, request.optional_integer("size_bytes"), settings["timeout_s"])
 
     def _run(self, request: Request) -> None:
         sha256 = request.text("sha256")
-        job = {"type": "run", "seq": request.seq, "sha256": sha256, "threads": request.integer("threads"),
-               "limit": request.optional_integer("limit"), "outputs": request.text("outputs"),
+        job = {"type": "run", "seq": request.seq, "runtime": self._runtime(request), "sha256": sha256,
+               "threads": request.integer("threads"), "limit": request.optional_integer("limit"),
+               "outputs": request.text("outputs"),
                "artifact": request.optional_text("artifact") or self._cache.path("artifacts", sha256),
                "inputs": request.text("inputs")}
         self._work(job, None, NO_PROGRESS_S)
+
+    def _runtime(self, request: Request) -> str:
+        """Return the runtime that a request names. Raises Refusal."""
+        name = request.text("runtime")
+        if name not in self._settings.zygotes:
+            raise Refusal(p.BAD_REQUEST, "{}: no runtime {!r} here; this agent was started with {}".format(
+                request.type, name, ", ".join(self._settings.zygotes)))
+        return name
 
     def _work(self, job: dict[str, Any], size_bytes: int | None, limit_s: float) -> None:
         """Have a fresh child do the job; its reply goes out as soon as it is there.
@@ -172,14 +184,14 @@ class Server:
                    if not self._cache.has(job[name], size)]
         if missing:
             raise Refusal(p.MISSING, f"not here: {', '.join(job[name] for name in missing)}", missing=missing)
-        worker = self._ready_worker()
+        worker = self._ready_worker(job["runtime"])
         worker.forget_stderr()
         try:
             worker.send(job)
             self._follow(worker, job, limit_s)
         except WorkerDied:
             tail = worker.stderr_tail()
-            self._drop_worker()
+            self._drop_worker(job["runtime"])
             raise Refusal(p.RUNTIME_LOST, "the process that holds the runtime ended; standard error: "
                           f"{tail or 'empty'}") from None
         self._cache.trim()
@@ -219,30 +231,29 @@ class Server:
         if ours and message.get("code") == p.CORRUPT:
             os.unlink(job["artifact"])
 
-    # -- the zygote -------------------------------------------------------------------------------
+    # -- the zygotes ------------------------------------------------------------------------------
 
-    def _ready_worker(self) -> Worker:
-        """Return a zygote that has loaded the runtime. Raises Refusal when the runtime is broken."""
-        if self._worker is not None and self._worker.alive():
-            return self._worker
-        self._drop_worker()
-        worker = self._worker = Worker(self._settings.zygote)
+    def _ready_worker(self, runtime: str) -> Worker:
+        """Return a zygote that has loaded a runtime. Raises Refusal when the runtime is broken."""
+        if runtime in self._workers and self._workers[runtime].alive():
+            return self._workers[runtime]
+        self._drop_worker(runtime)
+        worker = self._workers[runtime] = Worker(self._settings.zygotes[runtime])
         try:
             event = self._next_event(worker, time.monotonic() + START_S)
         except WorkerDied:
             event = None
         if event is None:
             tail = worker.stderr_tail()
-            self._drop_worker()
-            raise Refusal(p.RUNTIME_BROKEN, f"{self._settings.runtime} does not start here: {complaint(tail)}",
-                          stderr=tail)
-        self._version = event[1]["version"]
+            self._drop_worker(runtime)
+            raise Refusal(p.RUNTIME_BROKEN, f"{runtime} does not start here: {complaint(tail)}", stderr=tail)
+        self._versions[runtime] = event[1]["version"]
         return worker
 
-    def _drop_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+    def _drop_worker(self, runtime: str) -> None:
+        worker = self._workers.pop(runtime, None)
+        if worker is not None:
+            worker.stop()
 
     def _next_event(self, worker: Worker, deadline: float) -> tuple[bytes, dict[str, Any]] | None:
         """Wait for the zygote's next event; None at the deadline. Beats after the hello.

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from search.adaptive.graph import Extra, Floats, Graph, Ints
-from search.adaptive.judge import LEAST_PROBABILITY, Aim, Judge, Outlook
+from search.adaptive.judge import LEAST_PROBABILITY, NO_RIVALS, Aim, Judge, Outlook, Rivals
 from search.adaptive.latency import LatencyModel, Profile, Reading
 from search.adaptive.luck import Close
 from search.adaptive.memory import Memory, News, configs_of, key_of
@@ -84,6 +84,8 @@ class Engine:
     """Configurations that are under way or infeasible."""
     outlook: Outlook | None = None
     """What the last proposal is expected to bring; None while nothing that was measured meets the budget."""
+    rivals: Rivals = NO_RIVALS
+    """What other searches for the same goal have found: only what beats it is an improvement."""
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.graph, self.floating)
@@ -171,6 +173,16 @@ class Engine:
         found: Ints = pool[runs if runs.any() else free]
         return found
 
+    def face(self, rivals: Rivals) -> None:
+        """Take what other searches have found, and renew the outlook from what the host knows already.
+
+        None before the host was asked, and while nothing meets the budget.
+        """
+        self.rivals, judge = rivals, self.judge()
+        self.outlook = judge.outlook(self._free(), self.margin)
+        if self.outlook is None and self.memory.tables and (rivals or judge.incumbent() is not None):
+            self.outlook = Outlook(0.0, 0.0)  # nothing that the host knows meets the other constraints
+
     def exhausted(self) -> bool:
         """Tell whether every configuration was measured, is under way or infeasible."""
         return self._any_left() is None
@@ -178,7 +190,7 @@ class Engine:
     def judge(self) -> Judge:
         """Return what is believed now."""
         return Judge(self.model.posterior(), self.aim, self.budget_s, self.memory.believed(),
-                     configs_of([*self.measured], self.graph.length), WORTH * self.margin)
+                     configs_of([*self.measured], self.graph.length), WORTH * self.margin, self.rivals)
 
     def _linearise(self, judge: Judge) -> bool:
         """Take a sensitivity table around float32 once, then around the best that is known; tell whether one was."""

@@ -46,6 +46,22 @@ class Outlook:
     """Of improving by more than the margin that was asked for."""
 
 
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """What other searches for the same goal have measured within its constraints: a result must beat these, too."""
+
+    latency_s: Floats
+    """(candidates,)."""
+    accuracy: Floats
+    """(candidates,)."""
+
+    def __len__(self) -> int:
+        return len(self.latency_s)
+
+
+NO_RIVALS = Rivals(np.zeros(0), np.zeros(0))
+
+
 @dataclass(frozen=True)
 class Judge:
     """What is believed in one round."""
@@ -59,6 +75,7 @@ class Judge:
     """(configurations, sites)."""
     margin: float = 0.0
     """Less is no gain in accuracy: a measurement is not spent on it while anything may bring more."""
+    rivals: Rivals = NO_RIVALS
 
     def probability(self, configs: Ints) -> Floats:
         """Return P(latency <= budget): (configurations,)."""
@@ -83,6 +100,11 @@ class Judge:
         found: Ints = configs[np.argmax(np.where(usable, worth, -np.inf))]
         return found
 
+    def offers(self) -> Rivals:
+        """Return what was measured and probably meets the budget, as it is believed: what rivals must beat."""
+        usable = np.isfinite(self._values) & (self.probability(self.measured) >= 0.5)
+        return Rivals(self.posterior.predict(self.measured[usable])[0], self._values[usable])
+
     def choose(self, pool: Ints) -> Ints:
         """Return what should be measured: the largest expected gain times the probability to meet the budget.
 
@@ -92,7 +114,7 @@ class Judge:
         score = self.score(pool, accuracy)
         if (best := self._settled(score)) is not None:
             as_good = accuracy >= self.accuracy[key_of(best)] - self.margin
-            score = np.where(as_good, self._saving(pool, best), 0.0)
+            score = np.where(as_good, self._saving(pool, self._expected_s(best)), 0.0)
         if score.max() > 0:
             return np.asarray(pool[np.argmax(score)])
         chance = self.probability(pool)
@@ -114,18 +136,23 @@ class Judge:
         """
         best, accuracy = self.incumbent(), self._accuracy_of(pool)
         pool, accuracy = pool[np.isfinite(accuracy)], accuracy[np.isfinite(accuracy)]
-        if best is None or not len(pool):
+        if (best is None and not self.rivals) or not len(pool):
             return None
         if self.aim is Aim.FRONT:
             return self._front_outlook(pool, accuracy, margin)
         if self.aim is Aim.ACCURATE:
-            more, chance = accuracy - self.accuracy[key_of(best)], self.probability(pool)
+            own = -np.inf if best is None else self.accuracy[key_of(best)]
+            more, chance = accuracy - self.rivals.accuracy.max(initial=own), self.probability(pool)
             return Outlook(float((chance * np.maximum(more, 0.0)).max()),
                            float(np.where(more > margin, chance, 0.0).max()))
         gain = float(self.score(pool, accuracy).max())
         mean, deviation = self.posterior.predict(pool)
-        now = float(self.posterior.predict(best[None])[0][0])
-        return Outlook(gain, float(norm.cdf(((1 - margin) * now - mean) / deviation).max()))
+        return Outlook(gain, float(norm.cdf(((1 - margin) * self.fastest_s(best) - mean) / deviation).max()))
+
+    def fastest_s(self, best: Ints | None) -> float:
+        """Return the latency that the fastest must beat: of the incumbent, and of its rivals."""
+        own = np.inf if best is None else self._expected_s(best)
+        return float(self.rivals.latency_s.min(initial=own))
 
     def _front_outlook(self, pool: Ints, accuracy: Floats, margin: float) -> Outlook:
         """Return the points of accuracy that the best would gain over what is as fast; whether it extends the front.
@@ -134,7 +161,8 @@ class Judge:
         (epsilon-dominance: Laumanns et al. 2002, Evolutionary Computation 10, definition 3).
         """
         usable = np.isfinite(self._values) & (self.probability(self.measured) >= 0.5)
-        times_s, values = self.posterior.predict(self.measured[usable])[0], self._values[usable]
+        times_s = np.concatenate([self.posterior.predict(self.measured[usable])[0], self.rivals.latency_s])
+        values = np.concatenate([self._values[usable], self.rivals.accuracy])
         mean, deviation = self.posterior.predict(pool)
         within = self.probability(pool)
         rivals = np.where(values[None] >= accuracy[:, None] - margin, times_s[None], np.inf).min(1)
@@ -152,12 +180,12 @@ class Judge:
         if self.aim is Aim.FRONT:
             return self._growth(pool, usable)
         best = self.incumbent()
-        if best is None:
+        if best is None and not self.rivals:
             floor = 0.5 * float(np.max(usable)) if np.isfinite(usable).any() else 0.0
             found: Floats = np.maximum(usable - floor, 0.0) * self.probability(pool) ** (1 + len(self.measured))
             return found
         if self.aim is Aim.FASTEST:
-            return np.where(np.isfinite(usable), self._saving(pool, best), 0.0)
+            return np.where(np.isfinite(usable), self._saving(pool, self.fastest_s(best)), 0.0)
         chance = self.probability(pool)
         return np.where(chance >= LEAST_PROBABILITY, self._gain(usable) * chance, 0.0)
 
@@ -173,8 +201,9 @@ class Judge:
 
         E[max(a - V - margin, 0)], V the best measured accuracy whose latency is within the budget.
         """
-        values = self._values
-        chance = np.where(np.isfinite(values), self.probability(self.measured), 0.0)
+        values = np.concatenate([self._values, self.rivals.accuracy])
+        own = np.where(np.isfinite(self._values), self.probability(self.measured), 0.0)
+        chance = np.concatenate([own, np.ones(len(self.rivals))])
         order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
         values, chance = np.nan_to_num(values[order]), chance[order]
         better = np.concatenate([[1.0], np.cumprod(1 - chance)])
@@ -184,11 +213,13 @@ class Judge:
             found = found + weight * np.maximum(accuracy - value - self.margin, 0.0)
         return found
 
-    def _saving(self, pool: Ints, best: Ints) -> Floats:
+    def _expected_s(self, config: Ints) -> float:
+        return float(self.posterior.predict(config[None])[0][0])
+
+    def _saving(self, pool: Ints, now_s: float) -> Floats:
         """Return the expected saving in seconds (Jones et al. 1998, expected improvement, equation 15)."""
-        now = float(self.posterior.predict(best[None])[0][0])
         mean, deviation = self.posterior.predict(pool)
-        z = (now - mean) / deviation
+        z = (now_s - mean) / deviation
         found: Floats = deviation * (z * norm.cdf(z) + norm.pdf(z))
         return found
 
@@ -198,9 +229,10 @@ class Judge:
         The reference point is the slowest and the least accurate that is known.
         """
         usable, runs = np.isfinite(self._values), np.isfinite(accuracy)
-        if not usable.any():
+        if not usable.any() and not self.rivals:
             return np.where(runs, accuracy - accuracy[runs].min(initial=np.inf) + 1e-9, 0.0)
-        times, values = np.log(self.posterior.predict(self.measured[usable])[0]), self._values[usable]
+        times = np.log(np.concatenate([self.posterior.predict(self.measured[usable])[0], self.rivals.latency_s]))
+        values = np.concatenate([self._values[usable], self.rivals.accuracy])
         slowest, worst = float(times.max()) + 0.05, float(values.min()) - 1e-6
         mean, deviation = self.posterior.predict(pool)
         news = np.log(mean + CURSE * deviation)

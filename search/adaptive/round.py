@@ -129,7 +129,7 @@ class Round:
         if self.judge.aim is Aim.FRONT:
             return self._spread()
         start = self.floating if best is None else best
-        now = min(float(self.judge.posterior.predict(start[None])[0][0]), budget_s)
+        now = min(self.judge.fastest_s(start), budget_s)
         return tuple(shrink * now for shrink in SHRINK)
 
     def _spread(self) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from search.adaptive.graph import Floats, Ints
-from search.adaptive.judge import Outlook
+from search.adaptive.judge import Outlook, Rivals
 from search.baselines.ledger import Ledger, Result
 from search.baselines.ordinal import Scale
 
@@ -78,6 +78,13 @@ class Baseline:
     def choice(self) -> Ints | None:
         """See Searcher."""
         return self._ledger.choice()
+
+    def offers(self) -> Rivals:
+        """See Searcher."""
+        return self._ledger.offers()
+
+    def face(self, rivals: Rivals) -> None:
+        """See Searcher: no baseline knows of other spaces."""
 
     def foresee(self) -> None:
         """See Searcher: there is nothing to renew."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.adaptive.graph import Ints
+from search.adaptive.judge import Rivals
 from search.adaptive.memory import key_of
 from search.baselines.task import Task
 
@@ -120,6 +121,11 @@ class Ledger:
         if not results:
             return None
         return min(results, key=lambda r: (max(self.constraints(r).values(), default=0.0), r.latency_s))
+
+    def offers(self) -> Rivals:
+        """Return what meets everything."""
+        found = [r for r in self.results.values() if self.feasible(r)]
+        return Rivals(np.array([r.latency_s for r in found]), np.array([r.accuracy for r in found]))
 
     def choice(self) -> Ints | None:
         """Return the best that met everything in the median of its readings; None when nothing did."""

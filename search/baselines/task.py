@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from search.adaptive.graph import Extra, Floats, Graph, Ints, Tables
-from search.adaptive.judge import Aim, Outlook
+from search.adaptive.judge import Aim, Outlook, Rivals
 from search.adaptive.luck import Close
 from search.adaptive.quality import Divergence
 
@@ -104,6 +104,12 @@ class Searcher(Protocol):
 
     def choice(self) -> Ints | None:
         """Return what it would ship now; None while nothing that was measured meets the goal."""
+
+    def offers(self) -> Rivals:
+        """Return what was measured within the goal: what searchers of other spaces must beat."""
+
+    def face(self, rivals: Rivals) -> None:
+        """Take what searchers of other spaces offer, and renew the outlook with it; the host is asked nothing."""
 
     def foresee(self) -> None:
         """Renew the outlook without preparing a measurement: nothing is taken for proposed, nothing is built."""

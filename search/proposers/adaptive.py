@@ -8,7 +8,7 @@ import numpy as np
 
 from search.adaptive.engine import Engine
 from search.adaptive.graph import Ints
-from search.adaptive.judge import Outlook
+from search.adaptive.judge import Outlook, Rivals
 from search.adaptive.latency import LatencyModel
 from search.adaptive.memory import News, key_of
 from search.baselines.task import Task
@@ -72,6 +72,14 @@ class AdaptiveSearcher:
         """Return the most accurate (or fastest) that meets the budget with probability `CONFIDENCE`."""
         found = self.engine.judge().incumbent(CONFIDENCE)
         return None if found is None else np.asarray(found)
+
+    def offers(self) -> Rivals:
+        """See Searcher: latencies and accuracies as they are believed."""
+        return self.engine.judge().offers()
+
+    def face(self, rivals: Rivals) -> None:
+        """See Searcher."""
+        self.engine.face(rivals)
 
     def foresee(self) -> None:
         """See Searcher."""

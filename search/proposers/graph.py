@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from search.adaptive.graph import Extra, Floats, Ints, Tables
-from search.adaptive.judge import Aim, Outlook
+from search.adaptive.judge import Aim, Outlook, Rivals
 from search.adaptive.latency import LatencyModel, Reading
 from search.adaptive.luck import Close
 from search.adaptive.reach import Reach, reach
@@ -121,6 +121,18 @@ class GraphProposer:
         """Return what the board can reach at all; None without a latency budget, or before anything was told."""
         budget_s = self._goal.latency_budget_s
         return reach(self._believed, budget_s, self._seed) if budget_s and self._believed.readings else None
+
+    def offers(self) -> Rivals:
+        """See Contender."""
+        return self._searcher.offers()
+
+    def face(self, rivals: Rivals) -> None:
+        """See Contender."""
+        self._searcher.face(rivals)
+
+    def chance_within(self, limit_s: float) -> float:
+        """See Contender."""
+        return reach(self._believed, limit_s, self._seed).probability if self._believed.readings else 1.0
 
     def _candidate(self, picks: Ints) -> Candidate:
         return self._sites.candidate(picks, self._threads)

@@ -80,7 +80,7 @@ def desk(board: EmulatedBoard, tmp_path_factory: pytest.TempPathFactory) -> Desk
 @pytest.fixture(scope="module", params=["cortex-a72", "cortex-a76"])
 def processor(desk: Desk, request: pytest.FixtureRequest) -> Iterator[Processor]:
     entry = desk.entry().model_copy(update={"env": {"QEMU_CPU": request.param}})
-    runner = wiring.connector(entry, desk.folder / ".orchestrator", wiring.agent_file(desk.folder), COMPILER)()
+    runner = wiring.connector(entry, desk.folder / ".orchestrator", wiring.agent_file(desk.folder), [COMPILER])()
     assert isinstance(runner, AgentRunner)
     runner.acquire(1_000_000_000 + len(request.param), "tests")
     yield Processor(runner, {"cortex-a72": PI_4, "cortex-a76": PI_5}[request.param])

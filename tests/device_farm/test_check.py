@@ -300,6 +300,18 @@ class TestRealBoard:
         assert broken.level == "missing"
         assert broken.remedy == "orchestrator devices setup pi"
 
+    def test_of_two_compilers_each_runtime_that_is_absent_has_its_own_remedy(self, tmp_path: Path) -> None:
+        with running_sshd(tmp_path / "sshd") as server:
+            entry = server.entry("pi", python=str(bare_python(tmp_path / "env")))
+            transport = SSHTransport(entry)
+            both = [f for f in check_board(transport, entry, compilers=("tflite", "tvm")) if f.what == "runtime"]
+            one = [f for f in check_board(transport, entry, compilers=("tvm",)) if f.what == "runtime"]
+            transport.close()
+        setup = "orchestrator devices setup pi"
+        tvm = Finding("missing", "runtime", "tvm-0.26.0 is not installed", f"{setup} --compiler tvm")
+        assert both == [Finding("missing", "runtime", "litert-2.3.0 is not installed", setup), tvm]
+        assert one == [tvm], "what is not needed and not there is not looked at"
+
     def test_a_full_disk_and_a_missing_python_are_found(self, tmp_path: Path) -> None:
         with running_sshd(tmp_path / "sshd", mounts='mount -t tmpfs -o size=1m tmpfs "$root"') as server:
             entry = server.entry(python="python9")

@@ -55,7 +55,7 @@ def make_study(store: Store, name: str, trials: Sequence[Made], config: Mapping[
     made = space(layers)
     settings: dict[str, JsonValue] = {"schema": 1, "study": name, "model": "demo:made", "device": "rpi4"}
     settings.update(config or {})
-    study = store.create_study(NewStudy(name, 0, settings, "m" * 64, made, {"litert": "2.3.0"}))
+    study = store.create_study(NewStudy(name, 0, settings, "m" * 64, {made.compiler: made}, {"litert": "2.3.0"}))
     for number, trial in enumerate(trials):
         digits = [number // 3**i % 3 for i in range(layers)]
         candidate = Candidate.of(made, {layer.name: layer.choices[d] for layer, d in

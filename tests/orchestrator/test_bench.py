@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,9 +93,8 @@ class Board:
 class Runner:
     board: Board
     boot: str
-    runtime_name: str = "litert"
-    runtime_version: str = "2.3"
     closed: bool = False
+    runtimes: Mapping[str, str] = field(default_factory=lambda: {"litert": "2.3"})
 
     @property
     def facts(self) -> BoardFacts:
@@ -106,13 +105,15 @@ class Runner:
         self.board.tokens.append(token)
         Board._raise(self.board.locks)
 
-    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
         assert not self.closed
         self.board.events.append(artifact.sha256)
         self.board.settings.append(settings)
         return MeasuredSession(measurement(artifact), self.board.outcome(artifact.sha256))
 
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
         assert not self.closed
         self.board.events.append(f"run {inputs} to {outputs}")
         self.board.outcome(artifact.sha256)
@@ -158,6 +159,18 @@ def test_two_failures_of_the_farm_are_survived_on_new_connections() -> None:
     assert measured(board) == ["candidate"] * 3
     assert board.events.count("connect") == board.events.count("close") == 3
     assert board.tokens == sorted(set(board.tokens)), "tokens must rise"
+
+
+@pytest.mark.parametrize(("known", "asked"), [((), "float32"), (("tvm:float32",), "tvm:float32")])
+def test_a_crash_is_cross_examined_with_the_reference_of_its_own_runtime(known: tuple[str, ...], asked: str) -> None:
+    """Without one of its own (its float32 crashes) the board must run the other compiler's."""
+    board = Board(outcomes={"candidate": [ArtifactDied("SIGSEGV")]})
+    with bench(board) as opened:
+        for name in known:
+            opened.set_reference(replace(job(name), runtime="tvm"))
+        opened.measure(replace(CANDIDATE, runtime="tvm"))
+    assert [event for event in board.events if event in ("candidate", "float32", "tvm:float32")] == [
+        "candidate", asked, "candidate"]
 
 
 def test_a_board_that_comes_back_is_waited_for() -> None:

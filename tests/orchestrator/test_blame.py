@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class FrailRunner:
 
     def __init__(self, board: Frail, runner: BoardRunner) -> None:
         self._board, self._runner = board, runner
-        self.runtime_name, self.runtime_version = runner.runtime_name, runner.runtime_version
+        self.runtimes = runner.runtimes
         self._boot = f"boot {board.boots}"
 
     @property
@@ -79,13 +79,15 @@ class FrailRunner:
     def acquire(self, token: int, owner: str, series: str | None = None) -> None:
         self._runner.acquire(token, owner, series)
 
-    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
         self._board.take(artifact)
-        return self._runner.measure(artifact, golden, settings)
+        return self._runner.measure(artifact, golden, settings, runtime)
 
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
         self._board.take(artifact)
-        self._runner.run(artifact, inputs, outputs, limit)
+        self._runner.run(artifact, inputs, outputs, limit, runtime)
 
     def close(self) -> None:
         self._runner.close()
@@ -107,10 +109,11 @@ def search(quick: Quick, store: Store, monkeypatch: pytest.MonkeyPatch, board: F
     made: list[Frail] = [board] if board is not None else []
     real = wiring.connector
 
-    def connector(entry: BoardEntry, folder: Path, agent: Path, compiler: Compiler) -> Callable[[], BoardRunner]:
+    def connector(entry: BoardEntry, folder: Path, agent: Path,
+                  compilers: Sequence[Compiler]) -> Callable[[], BoardRunner]:
         if not made:
-            made.append(Frail(real(entry, folder, agent, compiler), victim, returns, sickens))
-        made[0].make = real(entry, folder, agent, compiler)
+            made.append(Frail(real(entry, folder, agent, compilers), victim, returns, sickens))
+        made[0].make = real(entry, folder, agent, compilers)
         return made[0].connect
 
     config = StudyConfig.model_validate({

@@ -124,7 +124,13 @@ def test_every_problem_is_told(tmp_path: Path) -> None:
     ("require", "top1 >= 1", "expected a list of constraints, e.g. ['recall_6 >= -0.01'], got 'top1 >= 1'"),
     ("budget", 10, "expected a latency with its unit"),
     ("study", "../x", "expected a name (in quotes if it is a number) of at most 80 letters"),
-    ("compiler", "gcc", "expected tflite or tvm, got 'gcc'"),
+    ("compiler", "gcc", "expected tflite or tvm, got 'gcc'; several have commas between them: tflite,tvm"),
+    ("compiler", "tflite,gcc", "expected tflite or tvm, got 'gcc'"),
+    ("compiler", "tvm,tvm", "expected every compiler once, got tvm 2 times; for one search over both: tflite,tvm"),
+    ("compiler", "tvm,", "expected tflite or tvm, got ''"),
+    ("compiler", ["tvm", 3], "expected tflite or tvm, got 3"),
+    ("compiler", [], "expected tflite or tvm, got []"),
+    ("compiler", 5, "expected tflite or tvm, got 5"),
     ("seed", -1, "expected a whole number that is 0 or more, got -1"),
 ])
 def test_bad_values_are_refused_where_they_were_given(tmp_path: Path, key: str, value: Any, message: str) -> None:
@@ -175,6 +181,29 @@ def test_messages_have_words_for_every_key() -> None:
     assert set(EXPECTED) <= keys
     assert all(expected(key) for key in keys)
     assert (expected("io"), expected("compiler")) == ("float or int8", "tflite or tvm")
+
+
+@pytest.mark.parametrize(("given", "names", "stored"), [
+    ("tvm", ("tvm",), "tvm"), (["tvm"], ("tvm",), "tvm"), (None, ("tflite",), "tflite"),
+    *((both, ("tflite", "tvm"), ["tflite", "tvm"]) for both in
+      ("tflite,tvm", "tvm, tflite", ["tvm", "tflite"], ["tflite", "tvm"]))])
+def test_compilers_are_one_or_several_in_any_order(tmp_path: Path, given: Any, names: tuple[str, ...],
+                                                   stored: Any) -> None:
+    """One is stored as it was before there were several."""
+    config = load_config(None, {"compiler": given})
+    assert config.compiler == names
+    assert config.model_dump(mode="json", by_alias=True)["compiler"] == stored
+    keys = {} if given is None else {"compiler": given}
+    assert load_config(write(tmp_path, **keys), {}).compiler == names
+    jsonschema.validate({"schema": 1, "compiler": stored}, study_schema())
+
+
+@pytest.mark.parametrize("key", [{"threads": 2}, {"io": "int8"}])
+def test_what_one_of_several_compilers_cannot_do_is_refused_with_what_to_do(key: dict[str, Any]) -> None:
+    message = refusal(None, compiler="tvm,tflite", **key)
+    assert message.startswith("--compiler tflite,tvm: tvm's kernels have one thread, and inputs and outputs are float")
+    assert message.endswith(", or --compiler tflite alone")
+    assert not refusal(None, compiler="tvm", **key).endswith("alone")
 
 
 def test_changeable_keys_exist() -> None:

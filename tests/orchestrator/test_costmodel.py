@@ -23,7 +23,14 @@ from alembic import command
 from filelock import FileLock
 from jsonschema import Draft202012Validator
 
-from orchestrator.costmodel import evaluate_costmodel, load_model, observations, prior_for, train_costmodel
+from orchestrator.costmodel import (
+    evaluate_costmodel,
+    load_model,
+    observations,
+    prior_for,
+    refuse_prior,
+    train_costmodel,
+)
 from orchestrator.errors import UsageError
 from orchestrator.schemas.files import schema_of
 from orchestrator.store.database import make_engine
@@ -293,7 +300,7 @@ class TestNetworks:
         layers = map_layers(read_graph(model), Target("aarch64", "litert", "2.3"))
         sites = sites_of(layers)
         truth = roofline_prior(layers, sites, OTHER, 1)
-        study = store.create_study(NewStudy(name, 0, {"model": "mine.py:net"}, "m" * 64, layers.space, {}))
+        study = store.create_study(NewStudy(name, 0, {"model": "mine.py:net"}, "m" * 64, {"tflite": layers.space}, {}))
         store.put_step(study.id, StepRecord(name, "prepare", {"float_model": store.blobs.put_bytes(model).sha256}, {}))
         dice = np.random.default_rng(0)
         for number in range(count):
@@ -368,7 +375,8 @@ class TestPrior:
         litert = prior_for(filled, LAYERS, SITES, RPI, "roofline").tables.sites
         assert (found.tables.sites <= litert).all() and (found.tables.sites < litert).any(), "4 bits are not slower"
         with pytest.raises(UsageError, match="cost models know LiteRT's kernels alone; use --prior auto"):
-            prior_for(filled, LAYERS, SITES, tvm, "both")
+            refuse_prior(filled, "rpi4", ["tvm"], "both")
+        refuse_prior(filled, "rpi4", ["litert", "tvm"], "both")
 
     def test_a_model_that_is_no_better_is_not_used(self, own: Path) -> None:
         with Store.open(own) as store:

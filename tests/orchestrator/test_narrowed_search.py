@@ -46,7 +46,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     store, config = Store.open(folder / "store"), StudyConfig.model_validate(KEYS)
     document = StudyRun(store, Inventory(), config, Path.cwd(), Silent()).run()[1]
     with open_workbench(store, Inventory(), config, Path.cwd(), Silent()) as bench:
-        return store, dict(document), bench.layers, bench.builder
+        return store, dict(document), bench.first.layers, bench.first.builder
 
 
 def candidates(searched: Searched) -> list[tuple[Candidate, str]]:
@@ -150,7 +150,7 @@ def test_an_estimate_is_near_the_artifact_and_converts_nothing(searched: Searche
         return sum('"ports"' in text for text in texts)
 
     with open_workbench(store, Inventory(), config, Path.cwd(), Silent()) as bench:
-        oracle = PoolOracle(bench.pool, builder, bench.evaluator, float32.candidate)
+        oracle = PoolOracle(bench.pool, builder, bench.first.evaluator, float32.candidate)
         before = converted()
         estimates = oracle.estimates([*narrowed, int8.candidate])
         assert converted() == before

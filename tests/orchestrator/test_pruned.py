@@ -80,11 +80,11 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
                          sampler="tpe", max_drop=8.0, measurements=8)
     with Store.open(folder / "store") as store, \
             open_workbench(store, Inventory(), config, folder, Silent()) as bench:
-        space = bench.layers.space
+        space = bench.first.layers.space
         study = store.create_study(NewStudy(
-            name="cut", seed=0, config=config.model_dump(mode="json", by_alias=True), space=space,
-            model_digest=bench.prepared.model_digest, tool_versions=dict(bench.prepared.versions)))
-        loop = Loop(store, study, bench.bench, bench.pool, bench.builder, bench.evaluator, "median", bench.exclusive,
+            name="cut", seed=0, config=config.model_dump(mode="json", by_alias=True), spaces={"tflite": space},
+            model_digest=bench.first.prepared.model_digest, tool_versions=dict(bench.first.prepared.versions)))
+        loop = Loop(store, study, bench.bench, bench.pool, bench.toolchains, "median", bench.exclusive,
                     2, Silent(), lambda: False)
         measure_baselines(bench, loop, lambda found: None)
         goal = resolve_goal(config, "top1", baseline_evidence(loop))
@@ -113,7 +113,7 @@ def steps_of(found: Found) -> tuple[Any, ...]:
 def configs(bench: Workbench, scheme: Scheme) -> dict[str, Any]:
     """Return 8 bits of a scheme where that is legal, else float32."""
     return {layer.name: next((c for c in layer.choices if c.scheme is scheme and c.weight_bits in (8, 32)),
-                             layer.choices[0]) for layer in bench.layers.space.layers}
+                             layer.choices[0]) for layer in bench.first.layers.space.layers}
 
 
 def test_the_narrowed_int8_candidate_wins_because_it_is_small_fast_and_accurate(searched: Searched) -> None:

@@ -22,7 +22,7 @@ from orchestrator.store.store import Store
 from orchestrator.studies import show_document
 from orchestrator.study_view import view_of
 from profilers.statistics import summarise
-from search.candidate import Candidate
+from search.candidate import candidate_in
 from search.recipes import UNIFORM
 from tests.orchestrator.processes import end_family, wait_until_gone
 from tests.orchestrator.searches import (
@@ -125,12 +125,12 @@ def test_the_store_holds_what_the_document_says(demo: tuple[Path, Ran]) -> None:
     for entry in entries:
         history = histories[entry["candidate_id"]]
         check_entry(entry, history)
-        assert Candidate.from_json(record.space, history.trial.candidate).id == entry["candidate_id"]
+        assert candidate_in(record.spaces, history.trial.candidate).id == entry["candidate_id"]
     roles = {h.trial.label: h.trial.role for h in histories.values()}
     assert all(roles[entry["name"]] is TrialRole.BASELINE for entry in document["baselines"])
     winner = histories[document["winner"]["candidate_id"]].trial
     assert winner.number == document["winner"]["trial"]
-    layers = Candidate.from_json(record.space, winner.candidate).layers
+    layers = candidate_in(record.spaces, winner.candidate).layers
     assert {name: config.label for name, config in layers} == document["winner"]["layers"]
     assert [gone["trial"] for gone in document["infeasible"]] == [
         t.number for t in trials if t.state is TrialState.INFEASIBLE]

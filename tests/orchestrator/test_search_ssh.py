@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,15 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
-def prepared(factory: pytest.TempPathFactory, runtime: str) -> Iterator[Board]:
-    folder, cache = factory.mktemp(runtime), fetched(factory)
+def prepared(factory: pytest.TempPathFactory, *runtimes: str) -> Iterator[Board]:
+    folder, cache = factory.mktemp(runtimes[0]), fetched(factory)
     python = bare_python(folder / "env")
     with running_sshd(folder / "sshd") as server:
-        wanted = None if runtime == "tvm" else {"name": runtime, "version": VERSIONS[runtime]}
+        wanted = None if runtimes[0] == "tvm" else {"name": runtimes[0], "version": VERSIONS[runtimes[0]]}
         entry = server.entry("bench", python=str(python), runtime=wanted)
         transport = SSHTransport(entry)
-        setup_runtime(transport, entry, cache, names=(runtime,))
+        for runtime in runtimes:
+            setup_runtime(transport, entry, cache, names=(runtime,))
         transport.close()
         yield Board(server, entry, cache / "runtimes")
 
@@ -73,6 +75,11 @@ def tflite_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 @pytest.fixture(scope="session")
 def tvm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     yield from prepared(tmp_path_factory, "tvm")
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    yield from prepared(tmp_path_factory, "litert", "tvm")
 
 
 @dataclass(frozen=True)
@@ -222,6 +229,36 @@ def test_all_boards_of_a_kind_tune_its_kernels(tvm: Board, tmp_path: Path) -> No
     assert document["kind"] == "x86-test"
 
 
+def test_a_search_over_both_compilers_is_one_connection_to_the_board(both: Board, tmp_path: Path) -> None:
+    """One agent serves LiteRT and TVM in turn: it holds the board's lock from the first measurement to the last."""
+    log = both.server.root.parent / "log"
+    before = log.read_text().count("Accepted publickey")
+    search = Search.of(tmp_path, both.entry, both.runtimes)
+    document = search.result(search.start("x86-test", "--compiler", "tflite,tvm", "--baselines", "needed"))
+    assert log.read_text().count("Accepted publickey") == before + 1
+    assert [entry["name"] for entry in document["baselines"]] == ["float32", "tvm:float32"]
+    shares = {own["name"]: own["measurements"] for own in document["compilers"]}
+    assert sum(shares.values()) == document["measurements"] == MEASUREMENTS
+    assert min(shares.values()) >= 3
+    assert document["infeasible"] == []
+    measurements = search.measured()
+    order = [measurement.runtime for measurement in measurements]
+    assert {(m.runtime, m.runtime_version) for m in measurements} == {(n, VERSIONS[n]) for n in ("litert", "tvm")}
+    assert sum(one != two for one, two in pairwise(order)) >= 3, "they take turns"
+    assert {measurement.board for measurement in measurements} == {"bench"}
+    winner = document["winner"]
+    assert winner["latency_s"]["confirmed"] is True
+    assert winner["accuracy"]["test"] > 0.8
+    artifact = {"tflite": "model.tflite", "tvm": "model.so"}[winner["compiler"]]
+    assert (Path(document["recipe"]) / artifact).stat().st_size == winner["size_bytes"]
+
+
+def test_a_board_that_lacks_one_of_two_runtimes_names_the_command(litert: Board, tmp_path: Path) -> None:
+    message = Search.of(tmp_path, litert.entry, litert.runtimes).refused(3, "x86-test", "--compiler", "tflite,tvm")
+    assert "bench has no runtime tvm-0.26.0 in " in message
+    assert "install it with 'orchestrator devices setup bench --compiler tvm'" in message
+
+
 def test_a_board_without_tvms_runtime_names_the_command(litert: Board, tmp_path: Path) -> None:
     message = Search.of(tmp_path, litert.entry, litert.runtimes).refused(3, "x86-test", "--compiler", "tvm")
     assert "bench has no runtime tvm-0.26.0" in message
@@ -250,7 +287,9 @@ def test_an_unknown_device_is_a_usage_error(sshd: Sshd, tmp_path: Path) -> None:
 def test_a_board_that_was_not_set_up_names_the_command(sshd: Sshd, tmp_path: Path) -> None:
     entry = sshd.entry("bench", python=sys.executable)
     with pytest.raises(AgentMismatch, match="install it with 'orchestrator devices setup bench'"):
-        connector(entry, tmp_path, agent_file(tmp_path), COMPILERS["tflite"])()
+        connector(entry, tmp_path, agent_file(tmp_path), [COMPILERS["tflite"]])()
+    with pytest.raises(AgentMismatch, match="no runtime litert-2.3.0, tvm-0.26.0 in .*bench --compiler tflite,tvm'"):
+        connector(entry, tmp_path, agent_file(tmp_path), list(COMPILERS.values()))()
     assert list(sshd.root.iterdir()) == []
 
 

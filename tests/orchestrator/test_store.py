@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import secrets
 import signal
@@ -13,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -53,6 +55,7 @@ from orchestrator.store.records import (
     TrialState,
     Where,
 )
+from orchestrator.store.rows import space_to_json, spaces_from_json, spaces_to_json
 from orchestrator.store.samples import pack, unpack
 from orchestrator.store.store import Store
 from profilers.measurement import KernelTime, Measurement, Sensors
@@ -67,7 +70,21 @@ SPACE = SearchSpace("tflite", tuple(
 
 
 def new_study(name: str = "first", config: dict[str, float] | None = None) -> NewStudy:
-    return NewStudy(name, 2**40, {"budget": "10ms", **(config or {})}, "m" * 64, SPACE, {"litert": "2.3.0"})
+    return NewStudy(name, 2**40, {"budget": "10ms", **(config or {})}, "m" * 64, {"tflite": SPACE}, {"litert": "2.3.0"})
+
+
+def test_one_space_is_stored_as_it_always_was_and_several_with_a_version() -> None:
+    other = replace(SPACE, compiler="tvm")
+    assert spaces_to_json({"tflite": SPACE}) == space_to_json(SPACE)
+    assert "schema" not in space_to_json(SPACE)
+    assert spaces_from_json(space_to_json(SPACE)) == {"tflite": SPACE}, "a study from before there were several"
+    both = {"tflite": SPACE, "tvm": other}
+    written = json.loads(json.dumps(spaces_to_json(both)))
+    assert written["schema"] == 2
+    assert spaces_from_json(written) == both
+    assert list(spaces_from_json(written)) == ["tflite", "tvm"]
+    with pytest.raises(ValueError, match="reads the schemas 1 and 2, got 3; a newer orchestrator made this study"):
+        spaces_from_json({**written, "schema": 3})
 
 
 def candidate(number: int) -> Candidate:
@@ -112,7 +129,7 @@ def study(store: Store) -> StudyRecord:
 def test_a_study_comes_back_as_it_was_given(store: Store, study: StudyRecord) -> None:
     found = store.study("first")
     assert found == study
-    assert (found.space, found.seed, found.config) == (SPACE, 2**40, {"budget": "10ms"})
+    assert (found.spaces, found.seed, found.config) == ({"tflite": SPACE}, 2**40, {"budget": "10ms"})
     assert (found.status, found.document) == (StudyStatus.RUNNING, None)
     store.set_document(study.id, {"winner": {"trial": 3}})
     store.set_config(study.id, {"budget": "10ms"})

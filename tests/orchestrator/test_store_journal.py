@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def study(store: Store) -> StudyRecord:
-    return store.create_study(NewStudy("demo", 1, {}, "m" * 64, SPACE, {}))
+    return store.create_study(NewStudy("demo", 1, {}, "m" * 64, {"tflite": SPACE}, {}))
 
 
 def run_trial(store: Store, study: StudyRecord, number: int, latency_ms: int, metric: str = "top1") -> None:
@@ -91,7 +91,7 @@ def test_optuna_sees_what_the_store_knows(store: Store, study: StudyRecord) -> N
 def test_what_is_chosen_for_all_layers_is_a_parameter(store: Store) -> None:
     layers = tuple(replace(layer, weights=100) for layer in SPACE.layers)
     space = replace(SPACE, layers=layers, calibrations=tuple(Calibration), clippings=tuple(Clipping))
-    study = store.create_study(NewStudy("demo", 1, {}, "m" * 64, space, {}))
+    study = store.create_study(NewStudy("demo", 1, {}, "m" * 64, {"tflite": space}, {}))
     int8 = dict.fromkeys(space.by_name, INT8)
     for candidate in (Candidate.of(space, int8), Candidate.of(space, int8, calibration=Calibration.MSE,
                                                               clipping=Clipping.OCTAV)):

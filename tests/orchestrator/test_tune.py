@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,8 +58,7 @@ class Scripted:
     sums: tuple[float, float] = (1.0, 1.0)
     """What the first tile and the others compute."""
     measured: list[str] = field(default_factory=list)
-    runtime_name: str = "tvm"
-    runtime_version: str = "0.26.0"
+    runtimes: Mapping[str, str] = field(default_factory=lambda: {"tvm": "0.26.0"})
 
     @property
     def facts(self) -> BoardFacts:
@@ -68,7 +67,8 @@ class Scripted:
     def acquire(self, token: int, owner: str, series: str | None = None) -> None:
         pass
 
-    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings) -> MeasuredSession:
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
         if self.outcome is not None and len(self.measured) >= self.healthy:
             raise self.outcome
         self.measured.append(artifact.sha256)
@@ -80,7 +80,8 @@ class Scripted:
         outputs = tuple(np.array([self.sums[place > 0]], np.float32) for place in range(count))
         return MeasuredSession(replace(PLAIN, kernels=times), outputs)
 
-    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None) -> None:
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -153,7 +154,7 @@ def test_a_bad_default_is_tuned_away_on_this_machine(pool: HostPool, tmp_path: P
     store, found = tmp_path / "store", list[KernelReadings]()
     store.mkdir()
     agent = wiring.agent_file(store)
-    connect = wiring.connector(Inventory().find("local"), store, agent, wiring.COMPILERS["tvm"])
+    connect = wiring.connector(Inventory().find("local"), store, agent, [wiring.COMPILERS["tvm"]])
     with Bench("local", "local", connect, "tune", SETTINGS, "local", Deaths()) as held:
         TuningBoards([held], HOST, pool, tmp_path / "scratch", True, lambda text: None).measure(
             [kernel(32)], found.append, lambda: False)

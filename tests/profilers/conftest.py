@@ -44,8 +44,8 @@ class Bench:
         place = changes.pop("runtime", RuntimePlace("litert", sys.executable))
         settings: dict[str, Any] = {
             "root": str(self.root), "agent": self.agent, "board": "bench", "kind": "x86",
-            "lock_file": str(self.folder / "lock"), **changes}
-        return AgentRunner(self.transport, runtime=place, **settings)
+            "lock_file": str(self.folder / "lock"), "runtimes": (place,), **changes}
+        return AgentRunner(self.transport, **settings)
 
     def locked(self, **changes: Any) -> AgentRunner:
         runner = self.runner(**changes)

@@ -36,7 +36,7 @@ SOURCES = sorted(Path(str(agent_package.__file__)).parent.glob("*.py"))
 @pytest.fixture
 def channel(agent: Path, tmp_path: Path) -> Iterator[Channel]:
     transport = LocalTransport()
-    yield transport.open([sys.executable, str(agent), "--root", str(tmp_path / "root"), "--runtime-name", "litert",
+    yield transport.open([sys.executable, str(agent), "--root", str(tmp_path / "root"), "--runtime", "litert",
                           "--lock-file", str(tmp_path / "lock")])
     transport.close()
 
@@ -59,7 +59,7 @@ def test_the_first_line_is_the_hello(channel: Channel, agent: Path) -> None:
     hello = _receive(channel)
     assert (hello["type"], hello["protocol"]) == ("hello", 2)
     assert hello["agent_version"] == Artifact.of(agent).sha256[:12]
-    assert hello["runtime"] == {"name": "litert", "version": "2.3.0", "reason": None}
+    assert hello["runtimes"] == [{"name": "litert", "version": "2.3.0", "reason": None}]
     board = BoardFacts.from_json(hello["facts"])
     assert board.python == ".".join(map(str, sys.version_info[:3]))
     assert board.cores >= 1 and board.memory_bytes > 1 << 20

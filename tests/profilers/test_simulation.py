@@ -123,7 +123,7 @@ def test_a_measurement_says_that_it_is_simulated_and_keeps_the_real_outputs(
     assert session.measurement.simulated
     assert session.measurement.warmup_runs == 1  # a simulated board spends no time on real samples
     assert (session.measurement.board, session.measurement.kind) == ("sim", "sim")
-    assert (board.runtime_name, board.runtime_version) == ("litert", session.measurement.runtime_version)
+    assert board.runtimes == {"litert": session.measurement.runtime_version}
     board.run(artifact, golden, tmp_path / "outputs.npz")
     with np.load(tmp_path / "outputs.npz") as real:
         np.testing.assert_array_equal(session.outputs[0], real["o0"])

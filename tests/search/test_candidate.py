@@ -6,12 +6,13 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from search.candidate import Candidate
+from search.candidate import Candidate, candidate_in
 from search.space import FLOAT32, Calibration, Clipping, LayerConfig, SearchSpace
 from tests.search.spaces import DYNAMIC, FP16, INT4, INT8, WEIGHT_ONLY, calibrated_space, mixed_space, small_space
 
@@ -81,6 +82,18 @@ def test_reading_checks_against_the_space() -> None:
                             ({"threads": 0}, "threads: expected at least 1, got 0")):
         with pytest.raises(ValueError, match=message):
             Candidate.from_json(small_space(), json.dumps({**stored, **change}))
+
+
+def test_of_several_spaces_a_candidate_is_read_in_that_of_its_own_compiler() -> None:
+    """The same layers in the same formats are two candidates."""
+    spaces = {name: replace(small_space(), compiler=name) for name in ("tflite", "tvm")}
+    made = {name: Candidate.of(space, dict.fromkeys(space.by_name, FLOAT32)) for name, space in spaces.items()}
+    assert made["tflite"].id != made["tvm"].id
+    for name, candidate in made.items():
+        assert candidate_in(spaces, candidate.canonical) == candidate
+        assert candidate_in(spaces, candidate.canonical).compiler == name
+    with pytest.raises(ValueError, match="the spaces are of tvm, the candidate of 'tflite'"):
+        candidate_in({"tvm": spaces["tvm"]}, made["tflite"].canonical)
 
 
 def test_choices_for_all_layers_are_part_of_the_identity() -> None:
