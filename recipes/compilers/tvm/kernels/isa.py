@@ -44,6 +44,8 @@ class Arithmetic:
     @property
     def registers(self) -> int:
         """Sums that a kernel may hold; with more some would be spilled, which can take twice as long."""
+        if self.as_float32:
+            return 4
         return 10 if self.name.startswith("avx2") else 16
 
     @property
