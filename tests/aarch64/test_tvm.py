@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from device_farm.inventory import add_board
 from orchestrator import wiring
@@ -18,6 +20,7 @@ from recipes.artifact import Artifact
 from recipes.compilers.tvm.compiler import TvmCompiler
 from recipes.compilers.tvm.legal import FLOAT16, STATIC_2, STATIC_4, STATIC_8
 from recipes.compilers.tvm.run import Runner
+from recipes.models.network import Network
 from recipes.target import Target
 from search.candidate import Candidate
 from search.space import FLOAT32, LayerConfig
@@ -53,12 +56,13 @@ class Processor:
     def target(self) -> Target:
         return Target("aarch64", "tvm", "0.26.0", self.features)
 
-    def outputs(self, artifact: bytes, given: Converted, folder: Path) -> np.ndarray[Any, Any]:
-        """Return what the board computes for some images."""
+    def outputs(self, artifact: bytes, given: Converted, folder: Path,
+                data: Mapping[str, Any] | None = None) -> np.ndarray[Any, Any]:
+        """Return what the board computes for some images, or for other data."""
         model, inputs, outputs = folder / "model.so", folder / "inputs.npz", folder / "outputs.npz"
         model.write_bytes(artifact)
-        split = {name: array[:EXAMPLES] for name, array in images().splits["calibration"].inputs.items()}
-        encoded: dict[str, Any] = dict(given.ports.encode(split))
+        images_ = {name: array[:EXAMPLES] for name, array in images().splits["calibration"].inputs.items()}
+        encoded: dict[str, Any] = dict(given.ports.encode(data or images_))
         np.savez(inputs, **encoded)
         self.runner.run(Artifact.of(model), inputs, outputs)
         with np.load(outputs) as arrays:
@@ -124,6 +128,26 @@ def test_a_network_computes_there_what_it_computes_here(processor: Processor, na
     found = processor.outputs(built(given, candidate, processor.target), given, tmp_path)
     assert float(np.abs(found.reshape(expected.shape) - expected).max() / np.ptp(expected)) < 1e-5
     assert np.ptp(found) > 0
+
+
+@pytest.mark.parametrize("config", [STATIC_8, STATIC_4, STATIC_2], ids=lambda config: config.label)
+def test_the_greatest_sums_are_exact(processor: Processor, config: LayerConfig, tmp_path: Path) -> None:
+    """All products of an output have one sign, and both factors are as great as they can be: -128 and 127."""
+    layer, signs = torch.nn.Linear(64, 16), np.random.default_rng(0).choice([-1.0, 1.0], (16, 64)).astype(np.float32)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(signs))
+        layer.bias.zero_()
+    inputs: dict[str, Any] = {"x": np.concatenate([np.sign(signs), -np.sign(signs)])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, ports = COMPILER.convert(Network(layer.eval()), {"x": inputs["x"][:1]}, True)
+    given = Converted(Network(layer), model, ports, COMPILER.calibrate(model, ports, inputs))
+    candidate, here = uniform(given, config), COMPILER.host_target(processor.target)
+    local = Runner(built(given, candidate, here), ports)
+    expected = np.stack([local.run(inputs, example)[0] for example in range(32)])
+    found = processor.outputs(built(given, candidate, processor.target), given, tmp_path, inputs)
+    assert np.array_equal(found.reshape(expected.shape), expected)
+    assert np.abs(expected).max() == pytest.approx(64, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["residual", "separable", "transformer"])

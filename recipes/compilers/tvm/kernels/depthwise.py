@@ -74,6 +74,7 @@ def depthwise(name: str, window: Window, arithmetic: Arithmetic, pixels: int, gi
 
     lanes, total, share = arithmetic.lanes, padded_channels(window, arithmetic), share_of(arithmetic, bits)
     places = list(product(range(window.kernel[0]), range(window.kernel[1])))
+    pixels = 1 if arithmetic.as_float32 else pixels  # twenty instructions for each product: LLVM would take a minute
     rows, columns = window.rows, window.columns
     strips = math.ceil(columns / pixels)
     size = (window.reach(rows, 0), window.reach(strips * pixels, 1), total)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 VNNI = "avx512_vnni"
-DOTPROD = "asimddp"
+DOTPROD, NEON = "asimddp", "neon"
 HALVES = {"x86_64": "avx512_fp16", "aarch64": "asimdhp"}
 """Machine -> flag of /proc/cpuinfo that says that vectors of float16 are multiplied."""
 AS_FLOAT32 = "float16_as_float32"
@@ -44,7 +44,9 @@ class Arithmetic:
     @property
     def registers(self) -> int:
         """Sums that a kernel may hold; with more some would be spilled, which can take twice as long."""
-        return 10 if self.name.startswith("avx2") else 16
+        if self.as_float32:
+            return 4
+        return 10 if self.name.startswith("avx2") or self.name == NEON else 16
 
     @property
     def width(self) -> int:
@@ -87,6 +89,8 @@ class Arithmetic:
         if self.group == 1:
             return total + tir.broadcast(tir.cast(activations, "int32"), self.lanes) * tir.cast(weights, wide)
         spread = tir.reinterpret(f"int8x{4 * self.lanes}", tir.broadcast(activations, self.lanes))
+        if self.name == NEON:
+            return total + _pairs(weights, spread)
         arguments = (weights, spread) if self.name == DOTPROD else (spread, weights)
         return tir.call_llvm_pure_intrin(wide, _INTRINSICS[self.name], total, *arguments)
 
@@ -128,6 +132,16 @@ class Arithmetic:
         return tir.reinterpret(f"float32x{self.lanes}", bits + odd)
 
 
+def _pairs(weights: Any, activations: Any) -> Any:
+    """Return sums of four products of int8 (16,), as int32 (4,): products and sums of two of them fit 16 bits."""
+    from tvm.tirx.script import builder as tir
+
+    halves = (tir.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.smull.v8i16", part("int8x8", weights),
+                                        part("int8x8", activations)) for part in (tir.vectorlow, tir.vectorhigh))
+    twos = tir.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.addp.v8i16", *halves)
+    return tir.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", twos)
+
+
 _INTRINSICS = {VNNI: "llvm.x86.avx512.vpdpbusd.512", DOTPROD: "llvm.aarch64.neon.sdot.v4i32.v16i8"}
 
 
@@ -151,13 +165,13 @@ def _isa(name: str, lanes: int, group: int, activation: str) -> Isa:
 
 
 _VNNI, _AVX512, _AVX2 = _isa(VNNI, 16, 4, "uint8"), _isa("avx512", 16, 1, "int8"), _isa("avx2", 8, 1, "int8")
-_DOTPROD, PLAIN = _isa(DOTPROD, 4, 4, "int8"), _isa("plain", 4, 1, "int8")
+_DOTPROD, _NEON, PLAIN = (_isa(DOTPROD, 4, 4, "int8"), _isa(NEON, 4, 4, "int8"), _isa("plain", 4, 1, "int8"))
 
 
 def isa_of(machine: str, features: tuple[str, ...]) -> Isa:
     """Return the best for a processor: `uname -m`, and the flags of /proc/cpuinfo."""
     if machine == "aarch64":
-        found = _DOTPROD if DOTPROD in features else PLAIN
+        found = _DOTPROD if DOTPROD in features else _NEON
     else:
         known = (VNNI, _VNNI), ("avx512bw", _AVX512), ("avx2", _AVX2)
         found = next((isa for flag, isa in known if flag in features and machine == "x86_64"), PLAIN)

@@ -24,34 +24,55 @@ def softmax(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
 
     count, rows, lanes = shape[-1], math.prod(shape[:-1]), arithmetic.lanes
     whole = count // lanes
+    rest = _rest(whole * lanes, count, lanes)
 
     def body() -> None:
         given, made = argument("x", shape, "float32"), argument("y", shape, "float32")
         x, y = viewed(given, (rows, count), "float32"), viewed(made, (rows, count), "float32")
         with tir.serial(0, rows) as row:
-            most, sums = local(1, "float32"), local(lanes, "float32")
-            tir.buffer_store(most, x[row, 0], [0])
-            with tir.serial(0, count) as i:
-                tir.buffer_store(most, tir.max(most[0], x[row, i]), [0])
-            tir.buffer_store(sums, _wide(0, lanes), [span(0, lanes)])
-            total = local(1, "float32")
+            most, total = local(1, "float32"), local(1, "float32")
+            mosts, sums = local(lanes, "float32"), local(lanes, "float32")
+            every = [span(0, lanes)]
+            tir.buffer_store(mosts, _spread(x[row, 0], lanes), every)
             with tir.serial(0, whole) as part:
-                powers = exponential(x[row, span(part * lanes, lanes)] - _spread(most[0], lanes), lanes)
-                tir.buffer_store(y, powers, [row, span(part * lanes, lanes)])
-                tir.buffer_store(sums, sums[span(0, lanes)] + powers, [span(0, lanes)])
-            tir.buffer_store(total, tir.float32(0), [0])
-            with tir.serial(0, lanes) as lane:
+                tir.buffer_store(mosts, tir.max(mosts[every[0]], x[row, span(part * lanes, lanes)]), every)
+            for start, size in rest:
+                tir.buffer_store(mosts, tir.max(mosts[span(0, size)], x[row, span(start, size)]), [span(0, size)])
+            tir.buffer_store(most, mosts[0], [0])
+            for lane in range(1, lanes):
+                tir.buffer_store(most, tir.max(most[0], mosts[lane]), [0])
+            tir.buffer_store(sums, _wide(0, lanes), every)
+            with tir.serial(0, whole) as part:
+                place = span(part * lanes, lanes)
+                powers = exponential(x[row, place] - _spread(most[0], lanes), lanes)
+                tir.buffer_store(y, powers, [row, place])
+                tir.buffer_store(sums, sums[every[0]] + powers, every)
+            for start, size in rest:
+                powers = exponential(x[row, span(start, size)] - _spread(most[0], size), size)
+                tir.buffer_store(y, powers, [row, span(start, size)])
+                tir.buffer_store(sums, sums[span(0, size)] + powers, [span(0, size)])
+            tir.buffer_store(total, sums[0], [0])
+            for lane in range(1, lanes):
                 tir.buffer_store(total, total[0] + sums[lane], [0])
-            with tir.serial(whole * lanes, count) as i:
-                one = local(1, "float32")
-                tir.buffer_store(one, exponential(x[row, i] - most[0], 1), [0])
-                tir.buffer_store(y, one[0], [row, i])
-                tir.buffer_store(total, total[0] + one[0], [0])
             tir.buffer_store(total, tir.float32(1) / total[0], [0])
-            with tir.serial(0, count) as i:
-                tir.buffer_store(y, y[row, i] * total[0], [row, i])
+            with tir.serial(0, whole) as part:
+                place = span(part * lanes, lanes)
+                tir.buffer_store(y, y[row, place] * _spread(total[0], lanes), [row, place])
+            for start, size in rest:
+                tir.buffer_store(y, y[row, span(start, size)] * _spread(total[0], size), [row, span(start, size)])
 
     return kernel(name, body)
+
+
+def _rest(start: int, count: int, lanes: int) -> list[tuple[int, int]]:
+    """Return start and size of what is left behind whole vectors, in ever smaller ones."""
+    found = []
+    while start < count:
+        lanes //= 2
+        if start + lanes <= count:
+            found.append((start, lanes))
+            start += lanes
+    return found
 
 
 def gelu(name: str, shape: Shape, arithmetic: Arithmetic) -> Any:
