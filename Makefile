@@ -3,12 +3,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-boards test-training tools lint clean
+.PHONY: help demo test test-boards test-training test-kernels tools lint clean
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 DEMO_ARGS ?= --model demo:transformer --device local --max-drop 0.5 --measurements 16
 PYTEST_ARGS ?= -n 2
+KERNEL_SHAPES ?= 72
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +25,9 @@ test-boards: .venv/.installed ## search on an emulated aarch64 board (needs root
 
 test-training: .venv/.installed ## train the three demo networks anew and compare (up to half an hour)
 	$(BIN)/pytest -m training -s tests/recipes/test_demo.py
+
+test-kernels: .venv/.installed ## kernels of tvm on 1,000 random shapes, bit by bit (72 of each kind: KERNEL_SHAPES)
+	$(BIN)/pytest $(PYTEST_ARGS) --kernel-shapes $(KERNEL_SHAPES) -k 'integers or signs' tests/recipes/tvm/test_kernels.py
 
 tools:
 	@PATH="$$PATH:/usr/sbin:/sbin" command -v sshd >/dev/null || { \

@@ -11,22 +11,28 @@ import numpy as np
 import pytest
 
 from recipes.compilers.tvm.host import host_target
-from recipes.compilers.tvm.kernels import convolution, depthwise, elementwise, matmul, smooth
+from recipes.compilers.tvm.kernels import convolution, elementwise, matmul, smooth
 from recipes.compilers.tvm.kernels.convolution import Tile
 from recipes.compilers.tvm.kernels.isa import AS_FLOAT32, PLAIN, Arithmetic, Isa, isa_of
 from recipes.compilers.tvm.kernels.parts import joined
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.compilers.tvm.target import llvm_target
+from recipes.compilers.tvm.templates import DEPTHWISE, Template
 from recipes.ports import Array
 from tests.recipes.tvm.references import convolved, convolved_in_halves, fma, requantised, spread
 
 HOST = host_target("test")
 FLAGS = ("avx512_vnni", "avx512bw", "avx2", "asimddp")
 ISAS = list(dict.fromkeys([*(isa_of(HOST.machine, (flag,)) for flag in FLAGS if flag in HOST.cpu_features), PLAIN]))
-SHAPES = 12
-"""Random shapes of every kernel and arithmetic."""
-HALF_SHAPES = 4
-"""Of float16 in float32, which LLVM takes a second for."""
+KINDS = ("CONV_2D", "CONV_2D 1x1", "FULLY_CONNECTED")
+"""What shapes without DEPTHWISE are drawn from, in turn."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "number" in metafunc.fixturenames:
+        shapes = metafunc.config.getoption("--kernel-shapes")
+        slow = metafunc.function.__name__ == "test_halves_in_float32_are_exact"  # LLVM takes a second for each
+        metafunc.parametrize("number", range(-(-shapes // 3) if slow else shapes))
 
 
 def run(function: Any, arguments: list[Array], shape: tuple[int, ...], dtype: str) -> Array:
@@ -39,135 +45,145 @@ def run(function: Any, arguments: list[Array], shape: tuple[int, ...], dtype: st
     return np.asarray(result.numpy())
 
 
-def draw_window(dice: np.random.Generator, deep: bool) -> Window:
-    kernel = tuple(int(n) for n in dice.integers(1, 5, 2))
-    channels = int(dice.integers(1, 40))
-    kernels = channels if deep else int(dice.integers(1, 70))
-    dilation = tuple(int(n) for n in dice.integers(1, 3, 2))
-    return Window(int(dice.integers(9, 16)), int(dice.integers(9, 16)), channels, kernels, (kernel[0], kernel[1]),
-                  (int(dice.integers(1, 4)), int(dice.integers(1, 4))), tuple(dice.integers(0, 3, 4).tolist()),
-                  (dilation[0], dilation[1]))
+def draw(dice: np.random.Generator, kind: str, arithmetic: Arithmetic, bits: int = 8) -> tuple[Template, Tile]:
+    """Draw a shape, and one of the tiles that are measured for it or any other."""
+    window = draw_window(dice, kind)
+    if arithmetic.is_signs:
+        window = replace(window, channels=int(dice.choice([1, 3, 16, 31, 32, 33, 50, 64, 96])))
+    inside: tuple[tuple[int, ...], tuple[int, ...]] = (window.width,), (window.columns,)
+    if kind != KINDS[2]:
+        inside = (window.height, window.width), (window.rows, window.columns)
+    template = Template(kind.split()[0], f"{bits} bits", window, arithmetic, bits, (1, *inside[0], window.channels),
+                        (1, *inside[1], window.kernels))
+    if arithmetic.as_float32 or dice.integers(2):  # LLVM would take minutes for larger ones
+        return template, template.tiles()[dice.integers(len(template.tiles()))]
+    return template, Tile(int(dice.integers(1, 9)), int(dice.integers(1, 4)), bool(dice.integers(2)))
 
 
-def shapes(window: Window) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return (1, window.height, window.width, window.channels), (1, window.rows, window.columns, window.kernels)
+def draw_window(dice: np.random.Generator, kind: str) -> Window:
+    if kind == KINDS[2]:
+        return Window(1, int(dice.integers(1, 20)), int(dice.integers(1, 200)), int(dice.integers(16, 200)))
+    height, width, channels = (int(n) for n in dice.integers((9, 9, 1), (16, 16, 40)))
+    kernels = channels if kind == DEPTHWISE else int(dice.integers(1, 70))
+    high, wide, down, right, below, beside = (int(n) for n in dice.integers(1, (5, 5, 4, 4, 3, 3)))
+    top, left, bottom, end = (int(n) for n in dice.integers(0, 3, 4))
+    size = (1, 1) if kind == KINDS[1] else (high, wide)
+    return Window(height, width, channels, kernels, size, (down, right), (top, left, bottom, end), (below, beside))
+
+
+def weight_shape(template: Template) -> tuple[int, ...]:
+    window = template.window
+    return (window.kernels, *window.kernel, *(() if template.kind == DEPTHWISE else (window.channels,)))
+
+
+def whole(template: Template, weights: Array) -> Array:
+    return spread(weights) if template.kind == DEPTHWISE else weights
+
+
+def same(got: Array, expected: Array, template: Template, tile: Tile) -> None:
+    """Compare integers; a failure names the shape."""
+    assert np.array_equal(got.astype(np.int64).ravel(), expected.ravel()), f"{template} with {tile}"
+    assert template.window.kernels < 8 or len(np.unique(expected)) > 2, "the scales leave something to compare"
+
+
+def image(x: Array, template: Template) -> Array:
+    """Return activations as (height, width, channels)."""
+    return x.reshape(template.window.height, template.window.width, -1)
 
 
 def integers(dice: np.random.Generator, arithmetic: Arithmetic, shape: tuple[int, ...]) -> Array:
     return dice.integers(arithmetic.low, arithmetic.high + 1, shape).astype(arithmetic.activation)
 
 
+def kind_of(number: int, deep: bool) -> str:
+    return DEPTHWISE if deep else KINDS[number % len(KINDS)]
+
+
 def case(number: int, isa: Isa) -> np.random.Generator:
     return np.random.default_rng([number, isa.integer.lanes, isa.integer.group])
 
 
-def template(window: Window, arithmetic: Arithmetic, dice: np.random.Generator, deep: bool, weights: Array,
-             bits: int = 8) -> tuple[Any, int, Array]:
-    given, made = shapes(window)
-    pixels = int(dice.integers(1, 9))
-    if deep:
-        return (depthwise.depthwise("main", window, arithmetic, pixels, given, made, bits),
-                depthwise.padded_channels(window, arithmetic), depthwise.packed(weights, arithmetic, bits))
-    tile = Tile(pixels, int(dice.integers(1, 4)), bool(dice.integers(2)))
-    return (convolution.convolution("main", window, arithmetic, tile, given, made, bits),
-            convolution.padded_kernels(window, arithmetic, tile),
-            convolution.packed(weights, arithmetic, tile, bits))
-
-
 @pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
-@pytest.mark.parametrize("number", range(SHAPES))
 class TestWithWeights:
     @pytest.mark.parametrize(("deep", "bits"), list(product((False, True), (8, 4, 2))))
     def test_integers_are_exact(self, number: int, isa: Isa, deep: bool, bits: int) -> None:
         dice, arithmetic = case(number, isa), isa.integer
-        window = draw_window(dice, deep)
-        given, made = shapes(window)
+        template, tile = draw(dice, kind_of(number, deep), arithmetic, bits)
+        window = template.window
         zero_in, zero_out = (int(n) for n in dice.integers(arithmetic.low, arithmetic.high + 1, 2))
-        x = integers(dice, arithmetic, given)
+        x = integers(dice, arithmetic, template.given)
         most = 2 ** (bits - 1) - 1
-        shape = (window.kernels, *window.kernel, *(() if deep else (window.channels,)))
-        weights = dice.integers(-most, most + 1, shape)
+        weights = dice.integers(-most, most + 1, weight_shape(template))
         own = dice.integers(-40 * most, 40 * most + 1, window.kernels)
         scale = dice.uniform(0.2, 2, window.kernels).astype(np.float32) / np.float32(
             most * math.sqrt(weights[0].size))
-        name, total, packed = template(window, arithmetic, dice, deep, weights.astype(np.int8), bits)
-        bias, scales = np.zeros(total, np.int32), np.zeros(total, np.float32)
+        bias, scales = np.zeros(template.padded(tile), np.int32), np.zeros(template.padded(tile), np.float32)
         bias[:window.kernels] = own - zero_in * weights.reshape(window.kernels, -1).sum(axis=1)
         scales[:window.kernels] = scale
         low, high = arithmetic.low - zero_out, arithmetic.high - zero_out
-        got = run(name, [x, joined(bias, scales, packed, np.array([low, high], np.float32),
-                                   np.array([zero_in, zero_out], np.int32))], made, arithmetic.activation)
-        whole = spread(weights) if deep else weights
-        sums = convolved(x[0].astype(np.int64) - zero_in, whole, window) + own
-        expected = requantised(sums, scale, low, high, zero_out)
-        assert np.array_equal(got[0].astype(np.int64), expected)
-        assert len(np.unique(expected)) > 2, "the scales leave something to compare"
+        got = run(template.make("main", tile), [x, joined(
+            bias, scales, template.packed(weights.astype(np.int8), tile), np.array([low, high], np.float32),
+            np.array([zero_in, zero_out], np.int32))], template.made, arithmetic.activation)
+        sums = convolved(image(x, template).astype(np.int64) - zero_in, whole(template, weights), window) + own
+        same(got, requantised(sums, scale, low, high, zero_out), template, tile)
 
     def test_signs_are_exact(self, number: int, isa: Isa) -> None:
         dice, arithmetic = case(number, isa), isa.signs
-        window = draw_window(dice, False)
-        window = replace(window, channels=int(dice.choice([3, 16, 32, 50, 64, 96])))
-        given, made = shapes(window)
+        template, tile = draw(dice, kind_of(number, False), arithmetic, 1)
+        window = template.window
         zero_in, zero_out, least = (int(n) for n in dice.integers(arithmetic.low, arithmetic.high + 1, 3))
-        x = integers(dice, arithmetic, given)
-        weights = dice.standard_normal((window.kernels, *window.kernel, window.channels))
-        tile = Tile(int(dice.integers(1, 9)), int(dice.integers(1, 4)), bool(dice.integers(2)))
-        total = convolution.padded_kernels(window, arithmetic, tile)
-        scale, bias = np.zeros(total, np.float32), np.zeros(total, np.float32)
+        x = integers(dice, arithmetic, template.given)
+        weights = dice.standard_normal(weight_shape(template))
+        scale, bias = np.zeros(template.padded(tile), np.float32), np.zeros(template.padded(tile), np.float32)
         scale[:window.kernels] = dice.uniform(-2, 2, window.kernels) * 40 / math.sqrt(weights[0].size)
         bias[:window.kernels] = dice.uniform(-50, 50, window.kernels) - scale[:window.kernels] * weights[0].size / 2
         low, high = arithmetic.low - zero_out, arithmetic.high - zero_out
-        got = run(convolution.convolution("main", window, arithmetic, tile, given, made, 1),
-                  [x, joined(bias, scale, convolution.packed(weights, arithmetic, tile, 1),
-                             np.array([low, high], np.float32), np.array([least, zero_out, zero_in], np.int32))],
-                  made, arithmetic.activation)
-        signs = np.where(x[0].astype(np.int64) >= least, 1, -1)
+        got = run(template.make("main", tile), [x, joined(
+            bias, scale, template.packed(weights, tile), np.array([low, high], np.float32),
+            np.array([least, zero_out, zero_in], np.int32))], template.made, arithmetic.activation)
+        signs = np.where(image(x, template).astype(np.int64) >= least, 1, -1)
         products = convolved(signs, np.where(weights > 0, 1, -1), window, 1 if zero_in >= least else -1)
         negative = ((weights[0].size - products) // 2).astype(np.float32)
         value = fma(negative, scale[:window.kernels], np.broadcast_to(bias[:window.kernels], negative.shape))
-        expected = np.rint(np.clip(value, np.float32(low), np.float32(high))).astype(np.int64) + zero_out
-        assert np.array_equal(got[0].astype(np.int64), expected)
-        assert len(np.unique(expected)) > 2, "the scales leave something to compare"
+        rounded = np.rint(np.clip(value, np.float32(low), np.float32(high))).astype(np.int64) + zero_out
+        same(got, rounded, template, tile)
 
     @pytest.mark.parametrize("deep", [False, True], ids=["whole", "depthwise"])
     def test_floats_are_close(self, number: int, isa: Isa, deep: bool) -> None:
         dice, arithmetic = case(number, isa), isa.floating
-        window = draw_window(dice, deep)
-        given, made = shapes(window)
-        x = dice.standard_normal(given).astype(np.float32)
-        weights = dice.standard_normal((window.kernels, *window.kernel, *(() if deep else (window.channels,))))
-        weights = weights.astype(np.float32)
+        template, tile = draw(dice, kind_of(number, deep), arithmetic)
+        window = template.window
+        x = dice.standard_normal(template.given).astype(np.float32)
+        weights = dice.standard_normal(weight_shape(template)).astype(np.float32)
         own = dice.standard_normal(window.kernels).astype(np.float32)
-        function, total, packed = template(window, arithmetic, dice, deep, weights)
-        bias = np.zeros(total, np.float32)
+        bias = np.zeros(template.padded(tile), np.float32)
         bias[:window.kernels] = own
-        got = run(function, [x, joined(bias, packed, np.array([0, 6], np.float32))], made, "float32")
-        whole = (spread(weights) if deep else weights).astype(np.float64)
-        expected = np.clip(convolved(x[0].astype(np.float64), whole, window) + own, 0, 6)
-        assert np.abs(got[0] - expected).max() < 1e-5 * max(1.0, float(np.abs(whole).sum(axis=(1, 2, 3)).max()))
+        got = run(template.make("main", tile), [x, joined(bias, template.packed(weights, tile),
+                                                          np.array([0, 6], np.float32))], template.made, "float32")
+        known = whole(template, weights).astype(np.float64)
+        expected = np.clip(convolved(image(x, template).astype(np.float64), known, window) + own, 0, 6)
+        error = np.abs(got.ravel() - expected.ravel()).max()
+        most = float(np.abs(known).sum(axis=(1, 2, 3)).max())
+        assert error < 1e-5 * max(1.0, most), f"{template} with {tile}"
+
+    @pytest.mark.parametrize("deep", [False, True], ids=["whole", "depthwise"])
+    def test_halves_in_float32_are_exact(self, number: int, isa: Isa, deep: bool) -> None:
+        dice, arithmetic = case(number, isa), isa_of(HOST.machine, (isa.name, AS_FLOAT32)).half
+        assert arithmetic is not None and arithmetic.as_float32
+        template, tile = draw(dice, kind_of(number, deep), arithmetic)
+        window = template.window
+        x = dice.standard_normal(template.given).astype(np.float16)
+        weights, own = (dice.standard_normal(size).astype(np.float16)
+                        for size in (weight_shape(template), window.kernels))
+        bias = np.zeros(template.padded(tile), np.float16)
+        bias[:window.kernels] = own
+        got = run(template.make("main", tile), [x, joined(bias, template.packed(weights, tile),
+                                                          np.array([-1, 6], np.float16))], template.made, "float16")
+        expected = convolved_in_halves(image(x, template), whole(template, weights), own, window).clip(-1, 6)
+        assert np.array_equal(got.ravel(), expected.ravel()), f"{template} with {tile}"
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
-@pytest.mark.parametrize("number", range(HALF_SHAPES))
-@pytest.mark.parametrize("deep", [False, True], ids=["whole", "depthwise"])
-def test_halves_in_float32_are_exact(number: int, isa: Isa, deep: bool) -> None:
-    dice, arithmetic = case(number, isa), isa_of(HOST.machine, (isa.name, AS_FLOAT32)).half
-    assert arithmetic is not None and arithmetic.as_float32
-    window = draw_window(dice, deep)
-    given, made = shapes(window)
-    x = dice.standard_normal(given).astype(np.float16)
-    shape = (window.kernels, *window.kernel, *(() if deep else (window.channels,)))
-    weights, own = (dice.standard_normal(size).astype(np.float16) for size in (shape, window.kernels))
-    function, total, packed = template(window, arithmetic, dice, deep, weights)
-    bias = np.zeros(total, np.float16)
-    bias[:window.kernels] = own
-    got = run(function, [x, joined(bias, packed, np.array([-1, 6], np.float16))], made, "float16")
-    expected = convolved_in_halves(x[0], spread(weights) if deep else weights, own, window).clip(-1, 6)
-    assert np.array_equal(got[0], expected)
-
-
-@pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
-@pytest.mark.parametrize("number", range(SHAPES))
 class TestWithoutWeights:
     def test_there_and_back(self, number: int, isa: Isa) -> None:
         dice, arithmetic = case(number, isa), isa.integer
