@@ -50,11 +50,10 @@ def draw(dice: np.random.Generator, kind: str, arithmetic: Arithmetic, bits: int
     window = draw_window(dice, kind)
     if arithmetic.is_signs:
         window = replace(window, channels=int(dice.choice([1, 3, 16, 31, 32, 33, 50, 64, 96])))
-    inside: tuple[tuple[int, ...], tuple[int, ...]] = (window.width,), (window.columns,)
-    if kind != KINDS[2]:
-        inside = (window.height, window.width), (window.rows, window.columns)
-    template = Template(kind.split()[0], f"{bits} bits", window, arithmetic, bits, (1, *inside[0], window.channels),
-                        (1, *inside[1], window.kernels))
+    given, made = (window.height, window.width, window.channels), (window.rows, window.columns, window.kernels)
+    linear = kind == KINDS[2]
+    template = Template(kind.split()[0], f"{bits} bits", window, arithmetic, bits, (1, *given[linear:]),
+                        (1, *made[linear:]))
     if arithmetic.as_float32 or dice.integers(2):  # LLVM would take minutes for larger ones
         return template, template.tiles()[dice.integers(len(template.tiles()))]
     return template, Tile(int(dice.integers(1, 9)), int(dice.integers(1, 4)), bool(dice.integers(2)))
