@@ -96,8 +96,12 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 @pytest.fixture
 def own(swept: tuple[Path, Any], tmp_path: Path) -> Path:
-    """A copy of the store that a test may change; others who look at it have its log open, but write nothing."""
-    return Path(shutil.copytree(swept[0], tmp_path / "own", ignore=shutil.ignore_patterns("*-wal", "*-shm")))
+    """A copy of the store that a test may change; others may look at it meanwhile."""
+    copy = Path(shutil.copytree(swept[0], tmp_path / "own", ignore=shutil.ignore_patterns(f"{DATABASE_NAME}*")))
+    given, made = (sqlite3.connect(folder / DATABASE_NAME) for folder in (swept[0], copy))
+    with closing(given), closing(made):
+        given.backup(made)
+    return copy
 
 
 def measured(physics: Roofline, where: Conditions, board: str, count: int = 300, simulated: bool = False,
