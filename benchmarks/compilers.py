@@ -7,7 +7,8 @@ rounds' medians, measured by the agent as in a search; ONNX Runtime, where it is
 file and LiteRT's hold no instructions: `code` is what is not weights. The error is the largest difference from
 PyTorch's float outputs as a share of their range. `known s` is how long a candidate takes to build when its kernels are
 known. One bit is timed alone: without training its outputs are worth nothing. `--tuned` measures the tiles of every
-kernel first, and adds rows with the fastest.
+kernel first, and adds rows with the fastest. Two more tables follow: the demo networks' instructions on emulated
+aarch64 processors (`benchmarks.emulated`), and what a measurement costs beside TVM's RPC (`benchmarks.rpc_overhead`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import compiler_rows, onnx_rows, wide
+from benchmarks import compiler_rows, emulated, onnx_rows, rpc_overhead, wide
 from benchmarks.compiler_rows import Case, Machine, table
 from benchmarks.networks import LinearStack, MobileNetV2
 from recipes.compilers.tflite.compiler import TfliteCompiler
@@ -31,6 +32,7 @@ from recipes.demo.data import fashion_mnist
 from recipes.ports import Array
 
 EXAMPLES = 8
+RPC_ROUNDS = 20
 
 
 def _images() -> Array:
@@ -57,7 +59,7 @@ CASES: Mapping[str, Case] = {
 
 
 def main() -> None:
-    """Print one table per network."""
+    """Print one table per network, and those of other benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default=",".join(CASES))
     parser.add_argument("--rounds", type=int, default=5)
@@ -80,6 +82,10 @@ def main() -> None:
             print(table(rows), flush=True)
         for machine in machines:
             machine.runner.close()
+        demos = [name for name in emulated.NETWORKS if name in asked.networks.split(",")]
+        if demos:
+            print(emulated.report(folder, demos), flush=True)
+        print(rpc_overhead.report(folder, RPC_ROUNDS), flush=True)
 
 
 if __name__ == "__main__":
