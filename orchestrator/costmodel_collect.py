@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Event
 
 from device_farm.inventory import BoardEntry, Inventory
 from orchestrator import wiring
@@ -20,7 +21,7 @@ from orchestrator.executor import HostPool
 from orchestrator.schemas.costmodel import CostmodelCollected
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.scratch import Scratch
-from orchestrator.signals import handled
+from orchestrator.signals import interruptible
 from orchestrator.store.records import LayerRecord, point_of
 from orchestrator.store.store import Store
 from orchestrator.workbench import WORKERS, result_of
@@ -106,8 +107,8 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
             scratch = Scratch()
             session = _Session(store, board, bench, pool, place, agent, where, scratch.path, counts, tell)
             try:
-                with handled():
-                    session.run(points, known, None if wanted.limit_s is None else started + wanted.limit_s)
+                with interruptible() as asked:
+                    session.run(points, known, None if wanted.limit_s is None else started + wanted.limit_s, asked)
             except KeyboardInterrupt:
                 interrupted = True
             finally:
@@ -156,7 +157,7 @@ class _Session:
     counts: Counts
     tell: Tell
 
-    def run(self, points: Iterator[Point], known: set[str], deadline: float | None) -> None:
+    def run(self, points: Iterator[Point], known: set[str], deadline: float | None, asked: Event) -> None:
         """Measure what is not known until the points or the time are over. Raises FarmError, KeyboardInterrupt."""
         while deadline is None or time.monotonic() < deadline:
             batch: list[Point] = []
@@ -171,10 +172,10 @@ class _Session:
                 return
             folder = self.scratch / "batch"
             folder.mkdir()
-            self._measure(batch, folder, deadline)
+            self._measure(batch, folder, deadline, asked)
             shutil.rmtree(folder)
 
-    def _measure(self, batch: list[Point], folder: Path, deadline: float | None) -> None:
+    def _measure(self, batch: list[Point], folder: Path, deadline: float | None, asked: Event) -> None:
         tasks = [(shape, config, COPIES) for shape, config in batch]
         floor = [(FLOOR, FLOAT32, copies) for copies in FLOOR_COPIES]
         futures = [self.pool.submit(prepare_layer, LayerTask(*task, folder, self.place, self.agent))
@@ -187,6 +188,8 @@ class _Session:
                 jobs.append(error)
         fixed_s = self._fixed(jobs[:len(floor)])
         for (shape, config), job in zip(batch, jobs[len(floor):], strict=True):
+            if asked.is_set():
+                raise KeyboardInterrupt
             if deadline is not None and time.monotonic() >= deadline:
                 return
             record = self._record(shape, config, job, fixed_s)

@@ -12,8 +12,8 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 @contextmanager
-def handled(handler: Handler = signal.default_int_handler) -> Iterator[None]:
-    """Take both signals to a handler, by default KeyboardInterrupt; only the main thread can.
+def handled(handler: Handler) -> Iterator[None]:
+    """Take both signals to a handler; only the main thread can.
 
     Also where a shell started the program in the background and has SIGINT ignored for it.
     """
@@ -26,3 +26,20 @@ def handled(handler: Handler = signal.default_int_handler) -> Iterator[None]:
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """KeyboardInterrupt on both signals, and an event that says so.
+
+    Python drops an exception that a signal raises while a finalizer or a weak reference's callback runs; who asks the
+    event between two steps stops all the same.
+    """
+    asked = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    with handled(interrupt):
+        yield asked

@@ -19,7 +19,7 @@ from orchestrator.executor import HostPool
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.schemas.tune import TunedKernel, TuneDocument
 from orchestrator.scratch import Scratch
-from orchestrator.signals import handled
+from orchestrator.signals import interruptible
 from orchestrator.store.records import KernelRecord
 from orchestrator.store.store import Store
 from orchestrator.tune_boards import SETTINGS, KernelReadings, TuningBoards
@@ -82,7 +82,7 @@ def tune(store: Store, inventory: Inventory, wanted: Wanted, watcher: Watcher) -
     compiler, agent, scratch = wiring.COMPILERS[TUNABLE], wiring.agent_file(store.folder), Scratch()
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
     try:
-        with ExitStack() as held, handled():
+        with ExitStack() as held, interruptible() as asked:
             importing = pool.submit(prepare, compiler, model, data, store.blobs.root)
             opened = [held.enter_context(_bench(board, store, agent, watcher, stop)) for board in boards]
             benches, target = _alike(opened, watcher.note)
@@ -95,13 +95,13 @@ def tune(store: Store, inventory: Inventory, wanted: Wanted, watcher: Watcher) -
             if not wanted.dry_run:
                 watcher.begin(len(left))
                 exclusive = any(wiring.same_machine(bench.runner.facts) for bench in benches)
-                deadline = None if wanted.limit_s is None else started + wanted.limit_s
+                deadline = float("inf") if wanted.limit_s is None else started + wanted.limit_s
                 try:
                     TuningBoards(benches, target, pool, scratch.path, exclusive, watcher.note).measure(
-                        left, log.keep, lambda: deadline is not None and time.monotonic() >= deadline)
+                        left, log.keep, lambda: asked.is_set() or time.monotonic() >= deadline)
                 except KeyboardInterrupt:
-                    interrupted = True
                     stop.set()
+                interrupted = asked.is_set()
     finally:
         stop.set()
         pool.shutdown()

@@ -134,8 +134,12 @@ class TuningBoards:
 
         while not waiting.empty():
             with ThreadPoolExecutor(len(self._benches), thread_name_prefix="board") as threads:
-                for future in [threads.submit(work, bench) for bench in self._benches]:
-                    result_of(future)
+                try:
+                    for future in [threads.submit(work, bench) for bench in self._benches]:
+                        result_of(future)
+                except BaseException:
+                    waiting = queue.SimpleQueue()  # the boards end after what they measure
+                    raise
             for name, error in lost.items():
                 self._benches[:] = [bench for bench in self._benches if bench.name != name]
                 if not self._benches:

@@ -190,23 +190,23 @@ class TestCollect:
         argv = [sys.executable, "-m", "orchestrator.cli.app", "costmodel", "collect", "--device", "sim", "--format",
                 "json", "--store", str(tmp_path / "s")]
         environment = {**os.environ, MARK: mark, "TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
-        try:
-            child = subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
-                                     stderr=subprocess.PIPE, text=True)
-            deadline = time.monotonic() + 100
-            while count_rows(tmp_path / "s") < 5 and time.monotonic() < deadline:
-                time.sleep(0.1)
-            child.send_signal(signal.SIGINT)
-            stdout, stderr = child.communicate(timeout=60)
-            assert child.returncode == 130, stderr
-            assert stderr.splitlines()[-1] == ("interrupted; what was measured is kept; continue with: the same "
-                                               "command")
-            printed = json.loads(stdout)
-            assert printed["interrupted"] is True and printed["rows"] >= 5
-            assert wait_until_gone(mark, 10) == {}
-            assert list(folder.iterdir()) == []
-        finally:
-            end_family(mark)
+        with subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True) as child:
+            try:
+                deadline = time.monotonic() + 100
+                while count_rows(tmp_path / "s") < 5 and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                child.send_signal(signal.SIGINT)
+                stdout, stderr = child.communicate(timeout=60)
+                assert child.returncode == 130, stderr
+                assert stderr.splitlines()[-1] == ("interrupted; what was measured is kept; continue with: the same "
+                                                   "command")
+                printed = json.loads(stdout)
+                assert printed["interrupted"] is True and printed["rows"] >= 5
+                assert wait_until_gone(mark, 10) == {}
+                assert list(folder.iterdir()) == []
+            finally:
+                end_family(mark)
 
     @pytest.mark.parametrize(("options", "code", "message"), [
         (("--device", "nowhere"), 2, "no board and no kind 'nowhere'"),
