@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,24 @@ def built(given: Converted, candidate: Candidate, target: Target) -> bytes:
     return COMPILER.quantiser(given.model, given.statistics, layers, target).quantise(candidate)
 
 
+def made_of(network: torch.nn.Module, inputs: Mapping[str, Any]) -> Converted:
+    """Convert a network, with the ranges of these inputs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's exporter uses what PyTorch advises against
+        model, ports = COMPILER.convert(Network(network.eval()), {"x": inputs["x"][:1]}, True)
+    return Converted(Network(network), model, ports, COMPILER.calibrate(model, ports, inputs))
+
+
+def here_and_there(given: Converted, config: LayerConfig, processor: Processor, inputs: Mapping[str, Any],
+                   folder: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return what a network computes on this machine, and on the board."""
+    candidate, here = uniform(given, config), COMPILER.host_target(processor.target)
+    local = Runner(built(given, candidate, here), given.ports)
+    expected = np.stack([local.run(inputs, example)[0] for example in range(len(inputs["x"]))])
+    found = processor.outputs(built(given, candidate, processor.target), given, folder, inputs)
+    return expected, found.reshape(expected.shape)
+
+
 def test_a_search_ends_with_a_recipe_for_that_board(desk: Desk) -> None:
     """The first test: those below hold the board's lock."""
     document = desk.document("search", "--device", "rpi4", "--model", "demo:separable", "--compiler", "tvm",
@@ -137,17 +156,26 @@ def test_the_greatest_sums_are_exact(processor: Processor, config: LayerConfig, 
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(signs))
         layer.bias.zero_()
-    inputs: dict[str, Any] = {"x": np.concatenate([np.sign(signs), -np.sign(signs)])}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model, ports = COMPILER.convert(Network(layer.eval()), {"x": inputs["x"][:1]}, True)
-    given = Converted(Network(layer), model, ports, COMPILER.calibrate(model, ports, inputs))
-    candidate, here = uniform(given, config), COMPILER.host_target(processor.target)
-    local = Runner(built(given, candidate, here), ports)
-    expected = np.stack([local.run(inputs, example)[0] for example in range(32)])
-    found = processor.outputs(built(given, candidate, processor.target), given, tmp_path, inputs)
-    assert np.array_equal(found.reshape(expected.shape), expected)
+    inputs = {"x": np.concatenate([np.sign(signs), -np.sign(signs)])}
+    expected, found = here_and_there(made_of(layer, inputs), config, processor, inputs, tmp_path)
+    assert np.array_equal(found, expected)
     assert np.abs(expected).max() == pytest.approx(64, rel=0.02)
+
+
+@pytest.mark.parametrize("config", [STATIC_8, STATIC_4, STATIC_2, FLOAT32], ids=lambda config: config.label)
+def test_any_number_of_channels(processor: Processor, config: LayerConfig, tmp_path: Path) -> None:
+    """A load of 16 bytes is four factors of four channels: some of these channels fill it, some half, some not."""
+    torch.manual_seed(1)
+    sizes = (3, 16, 24, 20, 33, 64, 8, 5)
+    layers = [torch.nn.Conv2d(given, made, 1 + number % 3, 1 + number % 2, number % 2)
+              for number, (given, made) in enumerate(pairwise(sizes))]
+    network = torch.nn.Sequential(*(step for layer in layers for step in (layer, torch.nn.ReLU())),
+                                  torch.nn.Flatten(), torch.nn.LazyLinear(7))
+    inputs = {"x": np.random.default_rng(1).normal(size=(EXAMPLES, 3, 41, 41)).astype(np.float32)}
+    network(torch.from_numpy(inputs["x"]))
+    expected, found = here_and_there(made_of(network, inputs), config, processor, inputs, tmp_path)
+    assert float(np.abs(found - expected).max() / np.ptp(expected)) < (1e-5 if config == FLOAT32 else 1e-7)
+    assert np.ptp(expected) > 0
 
 
 @pytest.mark.parametrize("name", ["residual", "separable", "transformer"])

@@ -106,6 +106,9 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
     lanes, group, vectors, width = arithmetic.lanes, arithmetic.group, tile.vectors, arithmetic.width
     size, share = lanes * vectors, share_of(arithmetic, bits)
     groups = math.ceil(window.channels / group / share)
+    together = next(count for count in (8, 4, 2, 1)
+                    if count <= arithmetic.factors and groups % math.ceil(count / share) == 0)
+    steps = math.ceil(together / share)
     rows, columns = window.rows, window.columns
     blocks, strips = math.ceil(window.kernels / size), math.ceil(columns / tile.pixels)
     total = blocks * size
@@ -125,16 +128,16 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
                 for vector in range(vectors):
                     begin = none if later else own.bias[span(block * size + vector * lanes, lanes)]
                     tir.buffer_store(sums, begin, [span(pixel * size + vector * lanes, lanes)])
-            with tir.serial(0, window.kernel[0]) as i, tir.serial(0, window.kernel[1]) as j, tir.serial(0, groups) as c:
-                for part, vector in product(range(share), range(vectors)):
-                    held = own.w[block, i, j, c, span(vector * width, width)]
+            with tir.serial(0, window.kernel[0]) as i, tir.serial(0, window.kernel[1]) as j, \
+                    tir.serial(0, groups // steps) as c:
+                for step, part, vector in product(range(steps), range(share), range(vectors)):
+                    held = own.w[block, i, j, c * steps + step, span(vector * width, width)]
                     weights = unpacked(held, part, bits, width) if share > 1 else held
                     for pixel in range(tile.pixels):
                         place = [span(pixel * size + vector * lanes, lanes)]
                         column = (number * tile.pixels + pixel) * window.stride[1] + j * window.dilation[1]
-                        read_ = source[row * window.stride[0] + i * window.dilation[0], column,
-                                       span((c * share + part) * per, per)]
-                        factor = tir.reinterpret("int32", read_) if group == 4 else read_
+                        at = (row * window.stride[0] + i * window.dilation[0], column)
+                        factor = factor_of(source, at, c * steps * share, step * share + part)
                         tir.buffer_store(sums, arithmetic.dot(sums[place[0]], factor, weights), place)
             for pixel in range(tile.pixels):
                 column = number * tile.pixels + pixel
@@ -143,6 +146,16 @@ def convolution(name: str, window: Window, arithmetic: Arithmetic, tile: Tile, g
                 else:
                     with tir.If(column < columns), tir.Then():
                         written(sums, pixel, block, row, column)
+
+        def factor_of(source: Any, at: tuple[Any, Any], first: Any, number: int) -> Any:
+            """Return one of the factors that follow the first: read alone, or a lane of a load of several."""
+            if together == 1:
+                read_ = source[*at, span((first + number) * per, per)]
+                return tir.reinterpret("int32", read_) if group == 4 else read_
+            start, lane = number // together * together, number % together
+            read_ = source[*at, span((first + start) * per, together * per)]
+            whole = tir.reinterpret(f"int32x{together}", read_) if group == 4 else read_
+            return tir.Shuffle([whole], [tir.int32(lane)])
 
         def written(sums: Any, pixel: int, block: Any, row: Any, column: Any) -> None:
             for vector in range(vectors):

@@ -11,6 +11,7 @@ HALVES = {"x86_64": "avx512_fp16", "aarch64": "asimdhp"}
 """Machine -> flag of /proc/cpuinfo that says that vectors of float16 are multiplied."""
 AS_FLOAT32 = "float16_as_float32"
 """A feature of this machine where it stands for a board that has float16: it computes them in float32."""
+LANE_BITS = {"int32": 32, "float32": 32, "float16": 16}
 SIGNS = "uint32"
 """A word of 32 signs: a set bit stands for +1, others for -1."""
 
@@ -52,6 +53,11 @@ class Arithmetic:
     def width(self) -> int:
         """Weights of a vector, of the type `weight`."""
         return self.lanes if self.is_signs else self.lanes * self.group
+
+    @property
+    def factors(self) -> int:
+        """Factors of one load: on aarch64 each is a lane that the next multiplication takes by itself."""
+        return 1 if self.is_signs or not self.name.startswith((DOTPROD, NEON)) else 128 // LANE_BITS[self.total]
 
     @property
     def bias(self) -> str:
