@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 DEMO_ARGS ?= --model demo:transformer --device local --max-drop 0.5 --measurements 16
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 KERNEL_SHAPES ?= 72
 
 help: ## list the targets

@@ -32,15 +32,16 @@ from recipes.compilers.tflite import layers
 from search.goal import Evidence, Goal
 from search.proposers import stopping
 from search.space import Calibration, Clipping
+from tests.orchestrator.searches import quick_model
 
-KEYS: dict[str, Any] = {"device": "sim", "model": "demo:separable", "budget": "0.9x:int8", "baselines": "needed",
-                        "measurements": 10, "stop_below": 0.0}
+KEYS: dict[str, Any] = {"device": "sim", "model": "separable.tflite", "data": "small.py:data", "budget": "0.9x:int8",
+                        "baselines": "needed", "measurements": 10, "stop_below": 0.0}
 SLOW = 1.4
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
+def store(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Store:
+    return Store.open(quick_model(tmp_path_factory, tmp_path).store)
 
 
 def stumbling(monkeypatch: pytest.MonkeyPatch, readings: set[int]) -> list[str]:
@@ -70,7 +71,7 @@ class Notes(Silent):
 
 def search(store: Store, **changes: Any) -> list[TrialHistory]:
     config = StudyConfig.model_validate({"study": "s", **KEYS, **changes})
-    StudyRun(store, Inventory(), config, Path.cwd(), Silent()).run()
+    StudyRun(store, Inventory(), config, store.folder.parent, Silent()).run()
     return list(store.histories(store.study("s").id))
 
 
@@ -145,7 +146,7 @@ def test_where_the_confirmation_says_that_nothing_meets_the_goal_the_search_goes
     monkeypatch.setattr(study_run, "confirm_finalists", doubting)
     config = StudyConfig.model_validate({"study": "s", **KEYS, "measurements": 30, "stop_below": 0.9})
     progress = Notes()
-    outcome, _ = StudyRun(store, Inventory(), config, Path.cwd(), progress).run()
+    outcome, _ = StudyRun(store, Inventory(), config, store.folder.parent, progress).run()
     assert any("searching on" in note for note in progress.notes)
     assert len(looks) >= 2
     (seemed_s, _), (true_s, _) = looks[:2]
@@ -176,7 +177,7 @@ def test_what_becomes_the_anchor_after_a_resume_is_read_as_often(store: Store) -
     first = search(store, measurements=4, budget="1ms")
     assert not any(repeats(h) for h in first)
     changed = StudyConfig.model_validate({**store.study("s").config, "budget": "0.9x", "measurements": 5})
-    StudyRun(store, Inventory(), changed, Path.cwd(), Silent(), resume=True).run()
+    StudyRun(store, Inventory(), changed, store.folder.parent, Silent(), resume=True).run()
     float32 = next(h for h in store.histories(store.study("s").id) if h.trial.label == "float32")
     assert len(float32.readings) == 3
     assert float32.latency_s == sorted(statistics.median(reading.wall_ns) * 1e-9 for reading in float32.readings)[1]
@@ -189,7 +190,7 @@ def test_a_study_from_before_there_were_choices_for_all_layers_goes_on_with_its_
         patch.setattr(loop, "keep_origin", lambda *arguments: None)
         search(store, measurements=4)
     stored = StudyConfig.model_validate({**store.study("s").config, "measurements": 7})
-    StudyRun(store, Inventory(), stored, Path.cwd(), Silent(), resume=True).run()
+    StudyRun(store, Inventory(), stored, store.folder.parent, Silent(), resume=True).run()
     histories = store.histories(store.study("s").id)
     assert sum(h.latency_s is not None for h in histories) == 7
     assert not any("calibration" in h.trial.candidate or "clipping" in h.trial.candidate for h in histories)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchestrator.store.records import Purpose, TrialRole
 from orchestrator.store.store import Store
+from tests.orchestrator.searches import Quick, quick_model
 
 
-def search(folder: Path, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "orchestrator.cli.app", "search", "--device", "sim", "--model", "demo:separable",
-               "--budget", "0.9x", "--sampler", "tpe", "--study", "more", "--store", str(folder / "store"),
-               "--format", "json", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
+@pytest.fixture
+def quick(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Quick:
+    return quick_model(tmp_path_factory, tmp_path)
 
 
-def test_a_finished_study_goes_on(tmp_path: Path) -> None:
-    assert search(tmp_path, "--measurements", "8")["measurements"] == 8
-    assert search(tmp_path, "--measurements", "10", "--resume")["measurements"] == 10
-    with Store.open(tmp_path / "store") as store:
+def search(quick: Quick, *options: str) -> dict[str, Any]:
+    resumed = "--resume" in options
+    budget = () if "--budget" in options or resumed else ("--budget", "0.9x")
+    done = quick.search(*(() if resumed else ("--device", "sim")), *budget, *options, "--format", "json", study="more",
+                        model=not resumed)
+    assert done.code == 0, done.stderr
+    return done.document
+
+
+def test_a_finished_study_goes_on(quick: Quick) -> None:
+    assert search(quick, "--measurements", "8")["measurements"] == 8
+    assert search(quick, "--measurements", "10", "--resume")["measurements"] == 10
+    with Store.open(quick.store) as store:
         histories = store.histories(store.study("more").id)
     float32 = next(h for h in histories if h.trial.label == "float32")
     rounds = [m.session for m in float32.measurements if m.purpose is Purpose.CONFIRM]
@@ -33,20 +37,20 @@ def test_a_finished_study_goes_on(tmp_path: Path) -> None:
     assert sum(m.purpose is Purpose.SEARCH for m in float32.measurements) == 1
 
 
-def test_a_tail_gets_the_runs_that_it_needs(tmp_path: Path) -> None:
-    search(tmp_path, "--measurements", "6", "--latency-stat", "p90")
-    with Store.open(tmp_path / "store") as store:
+def test_a_tail_gets_the_runs_that_it_needs(quick: Quick) -> None:
+    search(quick, "--measurements", "6", "--latency-stat", "p90")
+    with Store.open(quick.store) as store:
         histories = store.histories(store.study("more").id)
     timed = [len(m.measurement.wall_ns) for h in histories for m in h.measurements]
     assert timed
     assert min(timed) >= 100
 
 
-def test_the_adaptive_sampler_finds_goes_on_and_never_repeats(tmp_path: Path) -> None:
-    first = search(tmp_path, "--sampler", "adaptive", "--budget", "0.97x:int8", "--measurements", "13")
+def test_the_adaptive_sampler_finds_goes_on_and_never_repeats(quick: Quick) -> None:
+    first = search(quick, "--sampler", "adaptive", "--budget", "0.97x:int8", "--measurements", "13")
     assert first["goal_met"] is True
-    search(tmp_path, "--sampler", "adaptive", "--measurements", "16", "--resume")
-    with Store.open(tmp_path / "store") as store:
+    search(quick, "--sampler", "adaptive", "--measurements", "16", "--resume")
+    with Store.open(quick.store) as store:
         histories = store.histories(store.study("more").id)
     proposed = [h for h in histories if h.trial.role is TrialRole.SEARCH]
     assert len(proposed) >= 4
