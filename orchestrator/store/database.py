@@ -16,7 +16,7 @@ from sqlmodel import Session
 
 from orchestrator.store.errors import DiskFull, StoreBusy, StoreTooNew, StoreUnusable
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision in migrations/versions (a test compares them)."""
 VERSION_TABLE = "orchestrator_version"
 BUSY_TIMEOUT_S = 30.0

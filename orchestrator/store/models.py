@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from pydantic import JsonValue
-from sqlalchemy import JSON, BigInteger, MetaData, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Integer, MetaData, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel, UTCDateTime
 
 NAMES = {
@@ -226,3 +226,32 @@ class StudyStep(Base, table=True):
 
     study_id: uuid.UUID = Field(primary_key=True, foreign_key="study.id", ondelete="CASCADE")
     step_key: str = Field(primary_key=True, foreign_key="step.key", ondelete="CASCADE", index=True)
+
+
+class BoardLease(Base, table=True):
+    """Who has a board; the row stays when nobody has it, for its token."""
+
+    __tablename__ = "board_lease"
+
+    board: str = Field(primary_key=True)
+    token: int = Field(sa_type=BigInteger)
+    owner: str | None = None
+    purpose: str | None = None
+    granted_s: float | None = None
+    """Seconds since 1970 by the database's clock, as the others."""
+    expires_s: float | None = None
+
+
+class LeaseRequest(Base, table=True):
+    """Somebody waits for a board."""
+
+    __tablename__ = "lease_request"
+    __table_args__: ClassVar[dict[str, bool]] = {"sqlite_autoincrement": True}
+
+    ticket: int | None = Field(default=None, sa_type=BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    boards: list[str] = Field(sa_type=JSON)
+    owner: str
+    purpose: str
+    priority: int
+    asked_s: float
+    expires_s: float

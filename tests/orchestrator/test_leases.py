@@ -1,0 +1,154 @@
+"""Leases: who is next, and that nobody has a board that another has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_farm.errors import LeaseLost
+from device_farm.leases import Lease, LeaseStore, Request, Wanted, assigned, in_order
+from orchestrator.store.database import make_engine, migrate
+from orchestrator.store.lease_book import LeaseBook
+
+PROCESSES, SECONDS = 16, 6.0
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def request(ticket: int, *boards: str, priority: int = 0) -> Request:
+    return Request(ticket, Wanted(boards, f"owner {ticket}", "test", priority), NOW)
+
+
+class TestWhoIsNext:
+    def test_priority_then_ticket(self) -> None:
+        waiting = [request(1, "a"), request(2, "a", priority=1), request(3, "a", priority=1)]
+        assert [one.ticket for one in in_order(waiting)] == [2, 3, 1]
+
+    def test_a_board_goes_to_who_waits_longest(self) -> None:
+        assert assigned([request(1, "a", "b"), request(2, "a", "b")], {"b"}) == {1: "b"}
+
+    def test_who_can_take_another_leaves_the_only_one(self) -> None:
+        assert assigned([request(1, "a", "b"), request(2, "a")], {"a", "b"}) == {1: "b", 2: "a"}
+
+    def test_an_earlier_one_never_loses_to_a_later_one(self) -> None:
+        found = assigned([request(1, "a"), request(2, "a", "b"), request(3, "b"), request(4, "c")], {"a", "b"})
+        assert found == {1: "a", 2: "b"}
+
+    def test_nobody_waits_for_a_board_that_only_others_want(self) -> None:
+        assert assigned([request(1, "a"), request(2, "b")], {"b"}) == {2: "b"}
+
+    def test_a_request_names_a_board(self) -> None:
+        with pytest.raises(ValueError, match="at least one board"):
+            Wanted((), "me", "test")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    migrate(tmp_path / "store.db")
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def book(file: Path) -> Iterator[LeaseBook]:
+    engine = make_engine(file)
+    yield LeaseBook(engine, ttl_s=0.5, request_ttl_s=0.5)
+    engine.dispose()
+
+
+def taken(book: LeaseStore, *boards: str, priority: int = 0) -> Lease:
+    lease = book.take(book.ask(Wanted(boards, "me", "test", priority)))
+    assert lease is not None
+    return lease
+
+
+class TestBook:
+    def test_tokens_rise_and_survive_a_release(self, book: LeaseBook) -> None:
+        first = taken(book, "a")
+        book.release(first)
+        assert book.leases() == ()
+        assert (first.token, taken(book, "a").token) == (1, 2)
+
+    def test_a_second_waits_and_is_next(self, book: LeaseBook) -> None:
+        first = taken(book, "a")
+        ticket = book.ask(Wanted(("a",), "you", "nightly"))
+        assert book.take(ticket) is None
+        assert [(one.ticket, one.wanted.owner) for one in book.requests()] == [(ticket, "you")]
+        book.release(first)
+        late = book.ask(Wanted(("a",), "them", "study"))
+        assert book.take(late) is None, "another is before it"
+        lease = book.take(ticket)
+        assert lease is not None and (lease.owner, lease.purpose) == ("you", "nightly")
+
+    def test_priority_goes_first(self, book: LeaseBook) -> None:
+        first = taken(book, "a")
+        low, high = book.ask(Wanted(("a",), "low", "test")), book.ask(Wanted(("a",), "high", "test", 1))
+        book.release(first)
+        assert book.take(low) is None
+        assert book.take(high) is not None
+
+    def test_a_lease_lapses_unless_it_is_renewed(self, book: LeaseBook) -> None:
+        first, second = taken(book, "a"), taken(book, "b")
+        for _ in range(4):
+            time.sleep(0.2)
+            second = book.renew(second)
+        assert [lease.board for lease in book.leases()] == ["b"]
+        again = taken(book, "a")
+        assert again.token == first.token + 1
+        with pytest.raises(LeaseLost, match="a is no longer leased to me: me has it since"):
+            book.renew(first)
+        book.release(first)
+        assert [lease.board for lease in book.leases()] == ["a", "b"], "an old lease cannot give a new one back"
+
+    def test_what_lapsed_and_nobody_took_can_be_kept(self, book: LeaseBook) -> None:
+        lease = taken(book, "a")
+        time.sleep(0.6)
+        assert book.renew(lease).expires > lease.expires
+        book.release(lease)
+        with pytest.raises(LeaseLost, match="it was released"):
+            book.renew(lease)
+
+    def test_who_stops_asking_is_forgotten(self, book: LeaseBook) -> None:
+        first = taken(book, "a")
+        gone, here = book.ask(Wanted(("a",), "gone", "test")), book.ask(Wanted(("a",), "here", "test"))
+        for _ in range(4):
+            time.sleep(0.2)
+            book.renew(first)
+            assert book.take(here) is None
+        book.release(first)
+        assert book.take(here) is not None
+        with pytest.raises(LeaseLost, match="forgotten"):
+            book.take(gone)
+
+    def test_withdrawn_is_gone(self, book: LeaseBook) -> None:
+        taken(book, "a")
+        ticket = book.ask(Wanted(("a",), "me", "test"))
+        book.withdraw(ticket)
+        assert book.requests() == ()
+
+
+def test_no_board_has_two_owners_under_sixteen_processes_some_of_which_are_killed(file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "boards"
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    children = [subprocess.Popen([sys.executable, "-m", "tests.orchestrator.lease_worker", str(file), str(folder),
+                                  "a,b,c,d", str(number), "30", str(SECONDS)], env=environment, text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) for number in range(PROCESSES)]
+    try:
+        printed = [child.communicate(timeout=120) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert [err for _, err in printed if err] == []
+    leases: list[dict[str, Any]] = [json.loads(line) for out, _ in printed for line in out.splitlines()]
+    assert all(lease["alone"] for lease in leases)
+    given = [(lease["board"], lease["token"]) for lease in leases]
+    assert len(given) == len(set(given)) > 50 * SECONDS / 6
+    assert {board for board, _ in given} == set("abcd")
