@@ -134,7 +134,7 @@ class TestBook:
         assert book.requests() == ()
 
 
-def test_no_board_has_two_owners_under_sixteen_processes_some_of_which_are_killed(file: Path, tmp_path: Path) -> None:
+def test_no_board_has_two_owners_under_sixteen_processes(file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "boards"
     folder.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -152,3 +152,23 @@ def test_no_board_has_two_owners_under_sixteen_processes_some_of_which_are_kille
     given = [(lease["board"], lease["token"]) for lease in leases]
     assert len(given) == len(set(given)) > 50 * SECONDS / 6
     assert {board for board, _ in given} == set("abcd")
+
+
+def test_the_board_of_a_killed_owner_is_given_again_when_its_time_is_over(file: Path) -> None:
+    code = ("import sys, time; from pathlib import Path; from device_farm.leases import Wanted\n"
+            "from orchestrator.store.database import make_engine; from orchestrator.store.lease_book import LeaseBook\n"
+            "book = LeaseBook(make_engine(Path(sys.argv[1])), 3.0)\n"
+            "print(book.take(book.ask(Wanted(('a',), 'killed', 'test'))).token, flush=True); time.sleep(600)")
+    child = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    with child:
+        assert child.stdout is not None and int(child.stdout.readline()) == 1
+        began = time.monotonic()
+        child.kill()
+    book = LeaseBook(make_engine(file), 3.0)
+    ticket, lease = book.ask(Wanted(("a",), "me", "test")), None
+    while lease is None and time.monotonic() < began + 30:
+        lease = book.take(ticket)
+        time.sleep(0.05)
+    assert lease is not None and lease.token == 2
+    assert 2.5 < time.monotonic() - began < 10
