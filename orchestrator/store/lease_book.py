@@ -57,7 +57,7 @@ class LeaseBook:
             if lease is None:
                 lease = BoardLease(board=board, token=0)
                 session.add(lease)
-            lease.token += 1
+            lease.token = max(lease.token + 1, int(now * 1000))  # rises also when the store was made anew
             lease.owner, lease.purpose = row.owner, row.purpose
             lease.granted_s, lease.expires_s = now, now + self._ttl_s
             return _lease(lease)

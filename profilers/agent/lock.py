@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import signal
+import time
 from typing import Any
 
 from profilers.agent.protocol import LOCK_HELD, OLD_TOKEN, Refusal
+
+END_S = 5.0
+"""An agent that is killed has let go of the lock by then."""
 
 
 class BoardLock:
@@ -25,12 +31,13 @@ class BoardLock:
     def acquire(self, token: int, owner: str, series: str) -> None:
         """Take the lock, or keep it with a higher token.
 
-        Tokens of one series (one board of one store) only rise; series do not compare.
+        Tokens of one series (one board of one store) only rise; series do not compare. An agent that holds the lock
+        with an older token of the series is ended: its controller lost the lease, and may be stopped and never say so.
 
         Raises:
             Refusal: another process holds the lock, or a higher token of the series was seen.
         """
-        fd = self._fd if self._fd is not None else self._lock()
+        fd = self._fd if self._fd is not None else self._lock(token, series)
         tokens = _open_shared(self._path + ".tokens")
         try:
             seen = _read(tokens)
@@ -41,7 +48,7 @@ class BoardLock:
             if token > highest:
                 seen[series] = token
                 _write(tokens, seen)
-            _write(fd, {"owner": owner, "token": token, "pid": os.getpid()})
+            _write(fd, {"owner": owner, "token": token, "series": series, "pid": os.getpid()})
             self._fd = fd
         finally:
             os.close(tokens)
@@ -55,17 +62,60 @@ class BoardLock:
             os.close(self._fd)
             self._fd = None
 
-    def _lock(self) -> int:
+    def _lock(self, token: int, series: str) -> int:
         fd = _open_shared(self._path)
+        if _locked(fd):
+            return fd
+        holder = _read(fd)
+        if holder.get("series") == series and _is_older(holder.get("token"), token) and _ended(fd, holder.get("pid")):
+            return fd
+        os.close(fd)
+        raise Refusal(LOCK_HELD, "the lock {} is held by {} with token {}".format(
+            self._path, holder.get("owner", "another agent"), holder.get("token", "unknown")),
+                      owner=holder.get("owner"), token=holder.get("token"))
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_older(token: object, than: int) -> bool:
+    return isinstance(token, int) and token < than
+
+
+def _ended(fd: int, pid: object) -> bool:
+    """End the process that holds the lock, and take it; False where that is not ours to do, or does not help."""
+    if not isinstance(pid, int) or not _holds(pid, fd):
+        return False
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)  # its children die with it; a stopped one would not serve SIGTERM
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline:
+        if _locked(fd):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _holds(pid: int, fd: int) -> bool:
+    """Tell whether a process has the file open: the number in it may be of another one by now."""
+    own = os.fstat(fd)
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    for name in names:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _read(fd)
-            os.close(fd)
-            raise Refusal(LOCK_HELD, "the lock {} is held by {} with token {}".format(
-                self._path, holder.get("owner", "another agent"), holder.get("token", "unknown")),
-                          owner=holder.get("owner"), token=holder.get("token")) from None
-        return fd
+            found = os.stat(f"/proc/{pid}/fd/{name}")
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+            return True
+    return False
 
 
 def _open_shared(path: str) -> int:

@@ -74,7 +74,7 @@ class TestBook:
         first = taken(book, "a")
         book.release(first)
         assert book.leases() == ()
-        assert (first.token, taken(book, "a").token) == (1, 2)
+        assert taken(book, "a").token > first.token
 
     def test_a_second_waits_and_is_next(self, book: LeaseBook) -> None:
         first = taken(book, "a")
@@ -101,7 +101,7 @@ class TestBook:
             second = book.renew(second)
         assert [lease.board for lease in book.leases()] == ["b"]
         again = taken(book, "a")
-        assert again.token == first.token + 1
+        assert again.token > first.token
         with pytest.raises(LeaseLost, match="a is no longer leased to me: me has it since"):
             book.renew(first)
         book.release(first)
@@ -162,7 +162,7 @@ def test_the_board_of_a_killed_owner_is_given_again_when_its_time_is_over(file: 
     child = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True,
                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     with child:
-        assert child.stdout is not None and int(child.stdout.readline()) == 1
+        assert child.stdout is not None and (token := int(child.stdout.readline())) > 0
         began = time.monotonic()
         child.kill()
     book = LeaseBook(make_engine(file), 3.0)
@@ -170,5 +170,5 @@ def test_the_board_of_a_killed_owner_is_given_again_when_its_time_is_over(file: 
     while lease is None and time.monotonic() < began + 30:
         lease = book.take(ticket)
         time.sleep(0.05)
-    assert lease is not None and lease.token == 2
+    assert lease is not None and lease.token > token
     assert 2.5 < time.monotonic() - began < 10
