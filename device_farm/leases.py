@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -20,9 +20,9 @@ class Wanted:
 
     boards: tuple[str, ...]
     owner: str
-    """Who: person, machine and process."""
+    """Who: person and machine, `anna@desk`."""
     purpose: str
-    """What for: `study 'x'`, `nightly`."""
+    """What for: `study 'x' (pid 812)`, `nightly`."""
     priority: int = 0
     """Greater ones come first."""
 
@@ -55,6 +55,29 @@ class Lease:
     """By the database's clock."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A board that only its owner may lease for a while."""
+
+    board: str
+    owner: str
+    purpose: str
+    until: datetime
+    """By the database's clock; it is not renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardEvent:
+    """Something that happened to a board."""
+
+    board: str
+    happened: datetime
+    what: str
+    """`leased`, `released`, `lapsed`, `reserved`, `freed`."""
+    who: str
+    detail: str
+
+
 class LeaseStore(Protocol):
     """Where leases are kept. Every method is one transaction and uses the database's clock."""
 
@@ -63,6 +86,9 @@ class LeaseStore(Protocol):
 
     def take(self, ticket: int) -> Lease | None:
         """Return a lease when it is this waiter's turn; else it waits on. Raises LeaseLost for a forgotten ticket."""
+
+    def reserve(self, ticket: int, seconds: float) -> Reservation | None:
+        """As `take`, but keep the board for its owner's leases, for so long."""
 
     def withdraw(self, ticket: int) -> None:
         """Wait no more."""
@@ -73,8 +99,14 @@ class LeaseStore(Protocol):
     def release(self, lease: Lease) -> None:
         """Give a board back; nothing happens when it is another's by now."""
 
+    def unreserve(self, board: str) -> Reservation | None:
+        """End a board's reservation and return it; None where there is none."""
+
     def leases(self) -> tuple[Lease, ...]:
         """Return all that have not expired, by board."""
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """Return all that are not over, by board."""
 
     def requests(self) -> tuple[Request, ...]:
         """Return who waits, the next one first."""
@@ -85,7 +117,7 @@ def in_order(requests: Iterable[Request]) -> list[Request]:
     return sorted(requests, key=lambda request: (-request.wanted.priority, request.ticket))
 
 
-def assigned(requests: Sequence[Request], free: Collection[str]) -> dict[int, str]:
+def assigned(requests: Sequence[Request], free: Mapping[int, Collection[str]]) -> dict[int, str]:
     """Say which free board each waiter gets: ticket -> board.
 
     Nobody gets one whom an earlier waiter would then lack; otherwise as many as can be get one. Kuhn's algorithm for
@@ -94,13 +126,13 @@ def assigned(requests: Sequence[Request], free: Collection[str]) -> dict[int, st
 
     Args:
         requests: the next one first.
-        free: boards that nobody has.
+        free: ticket -> boards that this waiter could have now; a reserved one is its owner's alone.
     """
     of: dict[str, Request] = {}
 
     def found(request: Request, tried: set[str]) -> bool:
         for board in request.wanted.boards:
-            if board in free and board not in tried:
+            if board in free[request.ticket] and board not in tried:
                 tried.add(board)
                 if board not in of or found(of[board], tried):
                     of[board] = request

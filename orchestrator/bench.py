@@ -33,6 +33,7 @@ from device_farm.errors import (
     LeaseLost,
 )
 from device_farm.facts import BoardFacts
+from orchestrator.leasing import Leasing, Tenant
 from profilers.golden import Array, check_golden
 from profilers.measurement import Measurement, MeasureSettings
 from profilers.refusals import ArtifactDied
@@ -46,8 +47,10 @@ RETURN_S = 90.0
 """A board that was lost while it ran a candidate may boot for so long."""
 FATAL = 2
 """Boards that may die under an artifact; then it is never sent again."""
+LOSSES = 10
+"""So often a lease may be lost while one candidate runs."""
 POLL_S = 0.5
-HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy, LeaseLost)
+HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy)
 """What another attempt does not mend."""
 LOST = (ChannelClosed, ChannelStalled)
 """The board, or the way to it, is gone: unclear while it runs a candidate."""
@@ -109,57 +112,66 @@ class Bench:
         name: the board's name, for messages.
         kind: what kind of board it is.
         connect: makes a runner; called again after a FarmError.
-        owner: who holds the board, for other controllers' messages.
+        who: leases the board; its tokens go to the agent.
         settings: of every measurement.
-        series: what this controller's tokens belong to (its machine and store); within it they rise.
         deaths: remembers under which artifacts boards died.
-        patience_s: how long to wait while another controller holds the board.
+        patience_s: how long to wait while the board is another's.
         return_s: how long to wait for a board that was lost while it ran a candidate.
         notice: told once why we wait.
         stop: set when the user wants no more waiting; a wait then ends in KeyboardInterrupt.
     """
 
-    def __init__(self, name: str, kind: str, connect: Callable[[], BoardRunner], owner: str,
-                 settings: MeasureSettings, series: str, deaths: DeathBook, patience_s: float = PATIENCE_S,
+    def __init__(self, name: str, kind: str, connect: Callable[[], BoardRunner], who: Tenant,
+                 settings: MeasureSettings, deaths: DeathBook, patience_s: float = PATIENCE_S,
                  return_s: float | None = None, notice: Callable[[str], None] = log.info,
                  stop: threading.Event | None = None) -> None:
         self.name, self.settings = name, settings
-        self.kind, self._connect, self._owner, self._series = kind, connect, owner, series
+        self.kind, self._connect, self._who = kind, connect, who
         self._deaths, self._patience_s, self._notice = deaths, patience_s, notice
         self._return_s = RETURN_S if return_s is None else return_s
         self._stop = stop or threading.Event()
         self._runner: BoardRunner | None = None
-        self._held = False
+        self._leasing: Leasing | None = None
         self._boot: str | None = None
         self._references: dict[str | None, Job] = {}
 
     def __enter__(self) -> Self:
-        """Connect; the lock is taken with the first measurement. Raises FarmError."""
+        """Connect; the board is leased with the first measurement. Raises FarmError."""
         self._trying("connecting", lambda runner: None, locked=False)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self._drop()
+        self._leave()
 
     @property
     def runner(self) -> BoardRunner:
         """The live runner. Raises FarmError when there is none and none can be made."""
         if self._runner is None:
-            self._runner, self._held = self._connect(), False
+            self._runner = self._connect()
             self._boot = self._runner.facts.boot_id
         return self._runner
 
     def _acquire(self, runner: BoardRunner) -> None:
-        """Take the board's lock, waiting while another controller holds it. Raises BoardBusy, KeyboardInterrupt."""
-        if self._held:
-            return
+        """Lease the board and take its lock, waiting while it is another's.
+
+        The lock is taken before everything that is measured: it tells us whether it is still ours.
+
+        Raises:
+            BoardBusy: the patience is over.
+            LeaseLost: the board became another's meanwhile.
+            KeyboardInterrupt: the user wants no more waiting.
+        """
+        if self._leasing is None:
+            self._leasing = Leasing(self._who, self._patience_s, self._notice, self._stop)
         deadline = time.monotonic() + self._patience_s
         told = False
         while True:
             try:
-                runner.acquire(time.time_ns() // 1_000_000, self._owner, self._series)
-            except BoardBusy as busy:
+                runner.acquire(self._leasing.lease.token, f"{self._who.owner} for {self._who.purpose}",
+                               self._who.series)
+            except BoardBusy as busy:  # one with another store
                 if time.monotonic() >= deadline:
                     raise
                 if not told:
@@ -168,7 +180,6 @@ class Bench:
                 if self._stop.wait(min(POLL_S, self._patience_s)):
                     raise KeyboardInterrupt from busy
             else:
-                self._held = True
                 return
 
     def set_reference(self, job: Job) -> None:
@@ -205,12 +216,14 @@ class Bench:
 
         When the artifact crashes or hangs, or the board is lost, the reference must pass on the board;
         then the candidate is repeated. It is to blame for two crashes, for two boards (or one board twice)
-        that booted again or did not come back, and for a connection that breaks ATTEMPTS times under it.
+        that booted again or did not come back, and for a connection that breaks ATTEMPTS times under it. It is not
+        where the board became another's meanwhile, who ended our agent: then it is leased anew.
         """
         reference = self._reference(job)
         if reference is None or reference.artifact.sha256 == job.artifact.sha256:
             return self._trying("running the reference", action)
         failures: list[Exception] = []
+        lost = 0
         while True:
             died = self._deaths.deaths(job.artifact.sha256, self.kind)
             if died >= FATAL:
@@ -227,10 +240,24 @@ class Bench:
                 log.warning("%s; the reference artifact is run to see whose fault it is", error)
                 self._judge_board(reference)
             except LOST as error:
+                if self._is_lost_lease() and lost < LOSSES:
+                    lost += 1
+                    continue
                 failures.append(error)
                 self._notice(f"{self.name} was lost while it ran a candidate ({error}); waiting up to "
                              f"{self._return_s:.0f} s for it")
                 self._await_board(job, reference, self._boot)
+
+    def _is_lost_lease(self) -> bool:
+        """Tell whether the board is another's by now; then forget our lease."""
+        try:
+            if self._leasing is not None:
+                self._leasing.confirm()
+        except LeaseLost as error:
+            self._notice(f"{error}; it is leased anew")
+            self._leave()
+            return True
+        return False
 
     def _await_board(self, job: Job, reference: Job, boot: str | None) -> None:
         """Wait for a lost board, run the reference, and write down whether the board had died. Raises FarmError."""
@@ -292,6 +319,9 @@ class Bench:
                 failures.append(str(error))
                 log.warning("%s: %s failed: %s", self.name, what, error)
                 self._drop()
+                if isinstance(error, LeaseLost):
+                    self._notice(f"{error}; {self.name} is leased anew")
+                    self._leave()
                 raise
 
         def worth_repeating(error: BaseException) -> bool:
@@ -315,3 +345,8 @@ class Bench:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
+
+    def _leave(self) -> None:
+        if self._leasing is not None:
+            self._leasing.release()
+            self._leasing = None

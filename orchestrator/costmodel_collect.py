@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from orchestrator import wiring
 from orchestrator.bench import Bench, Job
 from orchestrator.errors import UsageError
 from orchestrator.executor import HostPool
+from orchestrator.leasing import tenant
 from orchestrator.schemas.costmodel import CostmodelCollected
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.scratch import Scratch
@@ -90,8 +90,7 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
     board = inventory.find(wanted.device)
     agent = wiring.agent_file(store.folder)
     bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, [wiring.COMPILERS["tflite"]]),
-                  f"costmodel collect on {socket.gethostname()} (pid {os.getpid()})", settings(wanted.threads),
-                  f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=note)
+                  tenant(store, board, "costmodel collect"), settings(wanted.threads), store, notice=note)
     started = time.monotonic()
     counts, interrupted = Counts(), False
     with bench:

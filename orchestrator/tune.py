@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from orchestrator import wiring
 from orchestrator.bench import Bench
 from orchestrator.errors import UsageError
 from orchestrator.executor import HostPool
+from orchestrator.leasing import tenant
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.schemas.tune import TunedKernel, TuneDocument
 from orchestrator.scratch import Scratch
@@ -107,11 +107,13 @@ def tune(store: Store, inventory: Inventory, wanted: Wanted, watcher: Watcher) -
         pool.shutdown()
         scratch.close()
     rows = {row.kernel: row for row in store.kernels(boards[0].kind, target.runtime_version, templates_digest())}
+    kept = [rows[key] for key in log.kept if key in rows]
     return {
         "schema": SCHEMA, "device": wanted.device, "kind": boards[0].kind, "boards": [b.name for b in opened],
         "runtime": {"name": TUNABLE, "version": target.runtime_version}, "model": wanted.model,
         "dry_run": wanted.dry_run, "planned": len(templates), "known": len(templates) - len(left),
-        "measured": log.measured, "infeasible": log.infeasible, "interrupted": interrupted,
+        "measured": sum(row.reason is None for row in kept), "infeasible": sum(row.reason is not None for row in kept),
+        "interrupted": interrupted,
         "wall_s": round(time.monotonic() - started, 3),
         "kernels": [_entry(rows[template.key]) for template in templates if template.key in rows]}
 
@@ -121,7 +123,8 @@ class _Log:
 
     def __init__(self, store: Store, kind: str, version: str, watcher: Watcher) -> None:
         self._store, self._kind, self._version, self._watcher = store, kind, version, watcher
-        self.measured, self.infeasible = 0, 0
+        self.kept: list[str] = []
+        """Keys; where Ctrl-C came meanwhile, the last one may not be stored."""
 
     def keep(self, kernel: KernelReadings) -> None:
         """Store a kernel."""
@@ -134,16 +137,14 @@ class _Log:
             found = choose(kernel.turns)
             record = replace(record, tile=tile_numbers(found.tile), default_ns=found.default_ns, best_ns=found.best_ns,
                              tiles=found.tiles, code_bytes=found.code_bytes)
+        self.kept.append(template.key)
         self._store.add_kernel(record)
-        self.measured += kernel.reason is None
-        self.infeasible += kernel.reason is not None
-        self._watcher.done(self.measured + self.infeasible, template.title)
+        self._watcher.done(len(self.kept), template.title)
 
 
 def _bench(board: BoardEntry, store: Store, agent: Path, watcher: Watcher, stop: threading.Event) -> Bench:
     return Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, [wiring.COMPILERS[TUNABLE]]),
-                 f"tune on {socket.gethostname()} (pid {os.getpid()})", SETTINGS,
-                 f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=watcher.note, stop=stop)
+                 tenant(store, board, "tune"), SETTINGS, store, notice=watcher.note, stop=stop)
 
 
 def _alike(benches: Sequence[Bench], note: Callable[[str], None]) -> tuple[list[Bench], Target]:

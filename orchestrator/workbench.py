@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from orchestrator import wiring
 from orchestrator.bench import Bench
 from orchestrator.config import StudyConfig, parse_accuracy
 from orchestrator.executor import HostPool
+from orchestrator.leasing import tenant
 from orchestrator.objectives import parse_objectives
 from orchestrator.progress import Progress
 from orchestrator.provenance import schedules_of
@@ -112,9 +112,9 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     agent = wiring.agent_file(store.folder)
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
     bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, compilers),
-                  f"study {config.study!r} on {socket.gethostname()} (pid {os.getpid()})",
-                  MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]),
-                  f"{socket.gethostname()}:{store.folder}/{board.name}", store, notice=progress.note, stop=stop)
+                  tenant(store, board, f"study {config.study!r}"),
+                  MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]), store,
+                  notice=progress.note, stop=stop)
     try:
         progress.phase(f"importing {config.model}")
         prune = PruneSettings(config.prune_criterion, config.seed) if config.prune else None

@@ -5,18 +5,30 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine, literal_column, text
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from device_farm.errors import LeaseLost
-from device_farm.leases import REQUEST_TTL_S, TTL_S, Lease, Request, Wanted, assigned, in_order
+from device_farm.leases import (
+    REQUEST_TTL_S,
+    TTL_S,
+    BoardEvent,
+    Lease,
+    Request,
+    Reservation,
+    Wanted,
+    assigned,
+    in_order,
+)
 from orchestrator.store.database import reading, writing
-from orchestrator.store.models import BoardLease, LeaseRequest
+from orchestrator.store.models import BoardEventRow, BoardLease, LeaseRequest
 
 _CLOCKS = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch from clock_timestamp())::double precision",
 }
 """Seconds since 1970. SQLite before 3.42 has no unixepoch('subsec')."""
+REMEMBERED_S = 180 * 86400.0
+"""Older events are forgotten."""
 
 
 class LeaseBook:
@@ -38,29 +50,51 @@ class LeaseBook:
     def take(self, ticket: int) -> Lease | None:
         """Return a lease when it is this waiter's turn; else it waits on. Raises LeaseLost for a forgotten ticket."""
         with writing(self._engine) as session:
-            _one_at_a_time(session)
-            now = _now(session)
-            row = session.get(LeaseRequest, ticket)
-            if row is None:
-                raise LeaseLost(f"the request {ticket} is forgotten: it was not repeated for {self._request_ttl_s:g} "
-                                "s; ask again")
-            row.expires_s = now + self._request_ttl_s
-            waiting = in_order(_requests(session, now))
-            held = {lease.board for lease in session.exec(select(BoardLease).where(
-                col(BoardLease.owner).is_not(None), col(BoardLease.expires_s) > now))}
-            named = {board for request in waiting for board in request.wanted.boards}
-            board = assigned(waiting, named - held).get(ticket)
-            if board is None:
+            found = self._turn(session, ticket)
+            if found is None:
                 return None
-            session.delete(row)
-            lease = session.get(BoardLease, board)
-            if lease is None:
-                lease = BoardLease(board=board, token=0)
-                session.add(lease)
+            lease, wanted, now = found
+            if lease.owner is not None:
+                _note(session, lease.board, now, "lapsed", lease.owner, lease.purpose or "")
             lease.token = max(lease.token + 1, int(now * 1000))  # rises also when the store was made anew
-            lease.owner, lease.purpose = row.owner, row.purpose
+            lease.owner, lease.purpose = wanted.owner, wanted.purpose
             lease.granted_s, lease.expires_s = now, now + self._ttl_s
+            _note(session, lease.board, now, "leased", wanted.owner, wanted.purpose)
             return _lease(lease)
+
+    def reserve(self, ticket: int, seconds: float) -> Reservation | None:
+        """As `take`, but keep the board for its owner's leases, for so long."""
+        with writing(self._engine) as session:
+            found = self._turn(session, ticket)
+            if found is None:
+                return None
+            row, wanted, now = found
+            row.reserved_by, row.reserved_for, row.reserved_until_s = wanted.owner, wanted.purpose, now + seconds
+            _note(session, row.board, now, "reserved", wanted.owner, wanted.purpose)
+            return _reservation(row)
+
+    def _turn(self, session: Session, ticket: int) -> tuple[BoardLease, Wanted, float] | None:
+        """Return the board whose turn it is for a waiter, who then waits no more. Raises LeaseLost."""
+        _one_at_a_time(session)
+        now = _now(session)
+        row = session.get(LeaseRequest, ticket)
+        if row is None:
+            raise LeaseLost(f"the request {ticket} is forgotten: it was not repeated for {self._request_ttl_s:g} s; "
+                            "ask again")
+        row.expires_s = now + self._request_ttl_s
+        waiting = in_order(_requests(session, now))
+        boards = {board.board: board for board in session.exec(select(BoardLease))}
+        free = {request.ticket: [name for name in request.wanted.boards
+                                 if name not in boards or _is_free(boards[name], request.wanted.owner, now)]
+                for request in waiting}
+        name = assigned(waiting, free).get(ticket)
+        if name is None:
+            return None
+        wanted = Wanted(tuple(row.boards), row.owner, row.purpose, row.priority)
+        session.delete(row)
+        board = boards.get(name) or BoardLease(board=name, token=0)
+        session.add(board)
+        return board, wanted, now
 
     def withdraw(self, ticket: int) -> None:
         """Wait no more."""
@@ -83,20 +117,63 @@ class LeaseBook:
         with writing(self._engine) as session:
             row = _own(session, lease)
             if row is not None:
+                _note(session, row.board, _now(session), "released", lease.owner, lease.purpose)
                 row.owner = row.purpose = row.granted_s = row.expires_s = None
+
+    def unreserve(self, board: str) -> Reservation | None:
+        """End a board's reservation and return it; None where there is none."""
+        with writing(self._engine) as session:
+            row, now = session.get(BoardLease, board, with_for_update=True), _now(session)
+            if row is None or not _is_reserved(row, now):
+                return None
+            ended = _reservation(row)
+            _note(session, board, now, "freed", ended.owner, ended.purpose)
+            row.reserved_by = row.reserved_for = row.reserved_until_s = None
+            return ended
 
     def leases(self) -> tuple[Lease, ...]:
         """Return all that have not expired, by board."""
         with reading(self._engine) as session:
-            found = session.exec(select(BoardLease).where(
-                col(BoardLease.owner).is_not(None), col(BoardLease.expires_s) > _now(session)).order_by(
-                    col(BoardLease.board)))
-            return tuple(map(_lease, found))
+            now = _now(session)
+            rows = session.exec(select(BoardLease).order_by(col(BoardLease.board)))
+            return tuple(_lease(row) for row in rows if _is_leased(row, now))
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """Return all that are not over, by board."""
+        with reading(self._engine) as session:
+            now = _now(session)
+            rows = session.exec(select(BoardLease).order_by(col(BoardLease.board)))
+            return tuple(_reservation(row) for row in rows if _is_reserved(row, now))
 
     def requests(self) -> tuple[Request, ...]:
         """Return who waits, the next one first."""
         with reading(self._engine) as session:
             return tuple(in_order(_requests(session, _now(session), forget=False)))
+
+    def events(self, board: str, limit: int) -> tuple[BoardEvent, ...]:
+        """Return the last events of a board, oldest first."""
+        with reading(self._engine) as session:
+            rows = session.exec(select(BoardEventRow).where(BoardEventRow.board == board).order_by(
+                col(BoardEventRow.id).desc()).limit(limit)).all()
+            return tuple(BoardEvent(row.board, _time(row.happened_s), row.what, row.who, row.detail)
+                         for row in reversed(rows))
+
+    def note(self, board: str, what: str, who: str, detail: str) -> None:
+        """Remember that something happened to a board."""
+        with writing(self._engine) as session:
+            _note(session, board, _now(session), what, who, detail)
+
+
+def _is_leased(row: BoardLease, now: float) -> bool:
+    return row.owner is not None and (row.expires_s or 0.0) > now
+
+
+def _is_reserved(row: BoardLease, now: float) -> bool:
+    return row.reserved_by is not None and (row.reserved_until_s or 0.0) > now
+
+
+def _is_free(row: BoardLease, owner: str, now: float) -> bool:
+    return not _is_leased(row, now) and not (_is_reserved(row, now) and row.reserved_by != owner)
 
 
 def _one_at_a_time(session: Session) -> None:
@@ -124,11 +201,8 @@ def _requests(session: Session, now: float, forget: bool = True) -> list[Request
 
 
 def _own(session: Session, lease: Lease) -> BoardLease | None:
-    query = select(BoardLease).where(BoardLease.board == lease.board, BoardLease.token == lease.token,
-                                     col(BoardLease.owner).is_not(None))
-    if session.get_bind().dialect.name == "postgresql":
-        query = query.with_for_update()
-    return session.exec(query).first()
+    return session.exec(select(BoardLease).where(BoardLease.board == lease.board, BoardLease.token == lease.token,
+                                                 col(BoardLease.owner).is_not(None)).with_for_update()).first()
 
 
 def _instead(session: Session, lease: Lease) -> str:
@@ -138,9 +212,18 @@ def _instead(session: Session, lease: Lease) -> str:
     return f"{row.owner} has it since {_time(row.granted_s or 0.0):%Y-%m-%d %H:%M:%S} UTC for {row.purpose}"
 
 
+def _note(session: Session, board: str, now: float, what: str, who: str, detail: str) -> None:
+    session.add(BoardEventRow(board=board, happened_s=now, what=what, who=who, detail=detail))
+    session.exec(delete(BoardEventRow).where(col(BoardEventRow.happened_s) < now - REMEMBERED_S))
+
+
 def _lease(row: BoardLease) -> Lease:
     return Lease(row.board, row.owner or "", row.purpose or "", row.token, _time(row.granted_s or 0.0),
                  _time(row.expires_s or 0.0))
+
+
+def _reservation(row: BoardLease) -> Reservation:
+    return Reservation(row.board, row.reserved_by or "", row.reserved_for or "", _time(row.reserved_until_s or 0.0))
 
 
 def _time(seconds: float) -> datetime:

@@ -240,6 +240,24 @@ class BoardLease(Base, table=True):
     granted_s: float | None = None
     """Seconds since 1970 by the database's clock, as the others."""
     expires_s: float | None = None
+    reserved_by: str | None = None
+    """Who alone may lease it until then."""
+    reserved_for: str | None = None
+    reserved_until_s: float | None = None
+
+
+class BoardEventRow(Base, table=True):
+    """Something that happened to a board."""
+
+    __tablename__ = "board_event"
+
+    id: int | None = Field(default=None, sa_type=BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    board: str = Field(index=True)
+    happened_s: float = Field(index=True)
+    """Seconds since 1970 by the database's clock."""
+    what: str
+    who: str
+    detail: str = Field(sa_type=Text)
 
 
 class LeaseRequest(Base, table=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from orchestrator.store.claims import this_process
 from orchestrator.store.cleanup import remove_study
 from orchestrator.store.database import BUSY_TIMEOUT_S, make_engine, migrate, reading, writing
 from orchestrator.store.errors import StoreUnusable
+from orchestrator.store.lease_book import LeaseBook
 from orchestrator.store.models import BoardDeath, Study, Trial
 from orchestrator.store.places import DATABASE_NAME, store_folder
 from orchestrator.store.records import (
@@ -65,6 +67,7 @@ class Store:
         self.folder = folder
         self.blobs = BlobStore(folder / "blobs")
         self._engine = engine
+        self.leases = LeaseBook(engine)
         self._clock = clock
         self._token = uuid.uuid4()
 
@@ -96,6 +99,11 @@ class Store:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def identity(self) -> str:
+        """What tokens of leases belong to: they rise within one database."""
+        return f"{socket.gethostname()}:{self.folder}"
 
     def journal_path(self, study_id: uuid.UUID) -> Path:
         """Return the file of the study's Optuna journal."""

@@ -33,27 +33,28 @@ class BoardLock:
 
         Tokens of one series (one board of one store) only rise; series do not compare. An agent that holds the lock
         with an older token of the series is ended: its controller lost the lease, and may be stopped and never say so.
+        So is one with the same token: its controller has connected anew, and that one's connection hangs.
 
         Raises:
             Refusal: another process holds the lock, or a higher token of the series was seen.
         """
-        fd = self._fd if self._fd is not None else self._lock(token, series)
         tokens = _open_shared(self._path + ".tokens")
         try:
-            seen = _read(tokens)
-            highest = seen.get(series, 0)
-            if token < highest:
-                raise Refusal(OLD_TOKEN, f"token {token} of {owner} is older than {highest}, the highest "
-                              "that was seen here: the lease was given to another", token=highest)
-            if token > highest:
-                seen[series] = token
-                _write(tokens, seen)
-            _write(fd, {"owner": owner, "token": token, "series": series, "pid": os.getpid()})
-            self._fd = fd
+            _refuse_older(_read(tokens), series, token, owner)
+            fd = self._fd if self._fd is not None else self._lock(token, series)
+            try:
+                seen = _read(tokens)  # anew: another may have been here
+                _refuse_older(seen, series, token, owner)
+                if token > seen.get(series, 0):
+                    seen[series] = token
+                    _write(tokens, seen)
+                _write(fd, {"owner": owner, "token": token, "series": series, "pid": os.getpid()})
+                self._fd = fd
+            finally:
+                if self._fd is None:
+                    os.close(fd)
         finally:
             os.close(tokens)
-            if self._fd is None:
-                os.close(fd)
 
     def release(self) -> None:
         """Give the lock back; nothing happens when it is not held."""
@@ -67,12 +68,20 @@ class BoardLock:
         if _locked(fd):
             return fd
         holder = _read(fd)
-        if holder.get("series") == series and _is_older(holder.get("token"), token) and _ended(fd, holder.get("pid")):
+        ours = holder.get("series") == series and _is_no_newer(holder.get("token"), token)
+        if ours and _ended(fd, holder.get("pid")):
             return fd
         os.close(fd)
         raise Refusal(LOCK_HELD, "the lock {} is held by {} with token {}".format(
             self._path, holder.get("owner", "another agent"), holder.get("token", "unknown")),
                       owner=holder.get("owner"), token=holder.get("token"))
+
+
+def _refuse_older(seen: dict[str, Any], series: str, token: int, owner: str) -> None:
+    highest = seen.get(series, 0)
+    if token < highest:
+        raise Refusal(OLD_TOKEN, f"token {token} of {owner} is older than {highest}, the highest that was seen here: "
+                      "the lease was given to another", token=highest)
 
 
 def _locked(fd: int) -> bool:
@@ -83,8 +92,8 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _is_older(token: object, than: int) -> bool:
-    return isinstance(token, int) and token < than
+def _is_no_newer(token: object, than: int) -> bool:
+    return isinstance(token, int) and token <= than
 
 
 def _ended(fd: int, pid: object) -> bool:

@@ -31,6 +31,7 @@ from profilers.refusals import ArtifactDied
 from profilers.runner import MeasuredSession
 from recipes.artifact import Artifact
 from search.errors import InfeasibleCandidate
+from tests.orchestrator.tenants import Leases, tenant_of
 
 OUTPUTS = (np.array([[0.0, 1.0], [1.0, 0.0]], np.float32),)
 FACTS = BoardFacts(machine="aarch64", model="Raspberry Pi 4", cpu_features=("asimd",), cores=4, memory_bytes=1 << 32,
@@ -60,6 +61,7 @@ class Board:
     boots: list[str] = field(default_factory=list)
     """Boot ids of the next connections; then always the last one, `b` without any."""
     boot: str = "b"
+    leases: Leases = field(default_factory=Leases)
     died: list[str] = field(default_factory=list)
     """What was written down of boards that died."""
 
@@ -132,7 +134,7 @@ def measurement(artifact: Artifact) -> Measurement:
 
 def bench(board: Board, reference: bool = True, patience_s: float = 0.0,
           stop: threading.Event | None = None) -> Bench:
-    made = Bench("pi-a", "rpi4", board.connect, "study a", MeasureSettings(threads=3), "vm:/store/pi-a", board,
+    made = Bench("pi-a", "rpi4", board.connect, tenant_of("pi-a", board.leases), MeasureSettings(threads=3), board,
                  patience_s, 2.0, board.notices.append, stop)
     if reference:
         made.set_reference(REFERENCE)
@@ -148,7 +150,9 @@ def test_a_healthy_board_measures_once_with_the_studys_settings() -> None:
     with bench(board) as opened:
         assert opened.measure(CANDIDATE) == measurement(CANDIDATE.artifact)
         opened.measure(CANDIDATE, replace(opened.settings, max_sampling_s=0.25))
-    assert board.events == ["connect", "lock for study a in vm:/store/pi-a", "candidate", "candidate", "close"]
+    lock = "lock for anna@desk for study 'a' in store/pi-a"
+    assert board.events == ["connect", lock, "candidate", lock, "candidate", "close"]
+    assert board.leases.events == ["pi-a leased", "pi-a released"]
     assert [(s.threads, s.max_sampling_s) for s in board.settings] == [(3, 1.0), (3, 0.25)]
 
 
@@ -158,7 +162,7 @@ def test_two_failures_of_the_farm_are_survived_on_new_connections() -> None:
         assert opened.measure(CANDIDATE) == measurement(CANDIDATE.artifact)
     assert measured(board) == ["candidate"] * 3
     assert board.events.count("connect") == board.events.count("close") == 3
-    assert board.tokens == sorted(set(board.tokens)), "tokens must rise"
+    assert set(board.tokens) == {1}, "one lease"
 
 
 @pytest.mark.parametrize(("known", "asked"), [((), "float32"), (("tvm:float32",), "tvm:float32")])
@@ -190,8 +194,7 @@ def test_the_last_failure_is_raised_with_the_number_of_attempts() -> None:
 
 
 @pytest.mark.parametrize("error", [
-    HostKeyMismatch("another key"), AuthenticationFailed("refused"), AgentMismatch("no runtime"),
-    LeaseLost("taken over")])
+    HostKeyMismatch("another key"), AuthenticationFailed("refused"), AgentMismatch("no runtime")])
 def test_what_another_attempt_does_not_mend_is_not_tried_again(error: FarmError) -> None:
     board = Board(connects=[error])
     started = time.monotonic()
@@ -207,7 +210,7 @@ def test_a_board_that_another_holds_is_waited_for_on_one_connection() -> None:
         opened.measure(CANDIDATE)
     assert board.notices == ["waiting for pi-a: held by another"]
     assert board.events.count("connect") == 1
-    assert board.tokens == sorted(set(board.tokens))
+    assert set(board.tokens) == {1}
 
 
 def test_patience_ends_and_leaves_no_open_connection() -> None:
@@ -327,11 +330,47 @@ def test_a_board_that_does_not_come_back_is_the_farms_fault_and_written_down() -
         resumed.measure(CANDIDATE)
 
 
-def test_a_board_that_another_took_meanwhile_did_not_die() -> None:
-    board = Board(outcomes={"candidate": [ChannelClosed("gone")]}, locks=[None, LeaseLost("taken over")])
-    with pytest.raises(LeaseLost), bench(board) as opened:
-        opened.measure(CANDIDATE)
+def test_a_board_that_another_took_meanwhile_did_not_die_and_is_leased_anew() -> None:
+    """The other one's agent has ended ours: that is no failure of the candidate, however often."""
+    board = Board(outcomes={"candidate": [ChannelClosed("ended")] * 5})
+    board.leases.lost = ["taken over"] * 5
+    with bench(board) as opened:
+        assert opened.measure(CANDIDATE) == measurement(CANDIDATE.artifact)
+    assert measured(board) == ["candidate"] * 6, "without the reference"
     assert board.died == []
+    assert board.tokens == [1, 2, 3, 4, 5, 6]
+    assert board.notices == ["taken over; it is leased anew"] * 5
+
+
+def test_what_the_board_says_of_an_older_token_leads_to_a_new_lease() -> None:
+    board = Board(locks=[LeaseLost("token 1 is older than 7")])
+    with bench(board) as opened:
+        opened.measure(CANDIDATE)
+    assert board.tokens == [1, 2]
+    assert board.leases.events[-1] == "pi-a released"
+
+
+def test_a_store_that_gives_old_tokens_is_given_up() -> None:
+    board = Board(locks=[LeaseLost("token 1 is older than 7")] * 99)
+    with bench(board) as opened, pytest.raises(LeaseLost, match="tried 3 times"):
+        opened.measure(CANDIDATE)
+
+
+def test_a_board_that_is_leased_to_another_is_waited_for_with_the_reason() -> None:
+    board = Board()
+    board.leases.held = 2
+    with bench(board, patience_s=30) as opened:
+        opened.measure(CANDIDATE)
+    assert len(board.notices) == 1
+    assert board.notices[0].startswith("waiting: pi-a leased by ben@lab for nightly since 20")
+
+
+def test_patience_with_leases_ends_with_the_reason() -> None:
+    board = Board()
+    board.leases.held = 99
+    with bench(board, patience_s=0.3) as opened, pytest.raises(BoardBusy, match="waited 0 s: pi-a leased by ben@lab"):
+        opened.measure(CANDIDATE)
+    assert board.leases.events == ["pi-a asked", "pi-a withdrawn"]
 
 
 def test_the_reference_is_never_blamed() -> None:

@@ -27,23 +27,32 @@ def request(ticket: int, *boards: str, priority: int = 0) -> Request:
     return Request(ticket, Wanted(boards, f"owner {ticket}", "test", priority), NOW)
 
 
+def given(requests: list[Request], *free: str) -> dict[int, str]:
+    return assigned(requests, {one.ticket: free for one in requests})
+
+
 class TestWhoIsNext:
     def test_priority_then_ticket(self) -> None:
         waiting = [request(1, "a"), request(2, "a", priority=1), request(3, "a", priority=1)]
         assert [one.ticket for one in in_order(waiting)] == [2, 3, 1]
 
     def test_a_board_goes_to_who_waits_longest(self) -> None:
-        assert assigned([request(1, "a", "b"), request(2, "a", "b")], {"b"}) == {1: "b"}
+        assert given([request(1, "a", "b"), request(2, "a", "b")], "b") == {1: "b"}
 
     def test_who_can_take_another_leaves_the_only_one(self) -> None:
-        assert assigned([request(1, "a", "b"), request(2, "a")], {"a", "b"}) == {1: "b", 2: "a"}
+        assert given([request(1, "a", "b"), request(2, "a")], "a", "b") == {1: "b", 2: "a"}
 
     def test_an_earlier_one_never_loses_to_a_later_one(self) -> None:
-        found = assigned([request(1, "a"), request(2, "a", "b"), request(3, "b"), request(4, "c")], {"a", "b"})
+        found = given([request(1, "a"), request(2, "a", "b"), request(3, "b"), request(4, "c")], "a", "b")
         assert found == {1: "a", 2: "b"}
 
     def test_nobody_waits_for_a_board_that_only_others_want(self) -> None:
-        assert assigned([request(1, "a"), request(2, "b")], {"b"}) == {2: "b"}
+        assert given([request(1, "a"), request(2, "b")], "b") == {2: "b"}
+
+    def test_what_is_reserved_for_another_is_not_given(self) -> None:
+        waiting = [request(1, "a", "b"), request(2, "a", "b")]
+        assert assigned(waiting, {1: ("b",), 2: ("a", "b")}) == {1: "b", 2: "a"}
+        assert assigned(waiting, {1: (), 2: ("a",)}) == {2: "a"}
 
     def test_a_request_names_a_board(self) -> None:
         with pytest.raises(ValueError, match="at least one board"):
@@ -67,6 +76,45 @@ def taken(book: LeaseStore, *boards: str, priority: int = 0) -> Lease:
     lease = book.take(book.ask(Wanted(boards, "me", "test", priority)))
     assert lease is not None
     return lease
+
+
+class TestReservations:
+    def test_only_its_owner_leases_it_meanwhile(self, book: LeaseBook) -> None:
+        kept = book.reserve(book.ask(Wanted(("a",), "me", "debugging")), 60)
+        assert kept is not None and kept.board == "a"
+        assert book.reservations() == (kept,)
+        other = book.ask(Wanted(("a", "b"), "you", "nightly"))
+        lease = book.take(other)
+        assert lease is not None and lease.board == "b"
+        assert book.take(book.ask(Wanted(("a",), "you", "nightly"))) is None
+        assert taken(book, "a").owner == "me"
+
+    def test_it_ends_by_itself_and_by_hand(self, book: LeaseBook) -> None:
+        book.reserve(book.ask(Wanted(("a",), "me", "")), 0.3)
+        book.reserve(book.ask(Wanted(("b",), "me", "")), 60)
+        time.sleep(0.35)
+        assert [kept.board for kept in book.reservations()] == ["b"]
+        ended = book.unreserve("b")
+        assert ended is not None and (ended.board, ended.owner) == ("b", "me")
+        assert book.reservations() == () and book.unreserve("b") is None and book.unreserve("c") is None
+
+    def test_it_waits_for_who_has_the_board(self, book: LeaseBook) -> None:
+        first = taken(book, "a")
+        ticket = book.ask(Wanted(("a",), "you", ""))
+        assert book.reserve(ticket, 60) is None
+        book.release(first)
+        assert book.reserve(ticket, 60) is not None
+
+    def test_what_happened_is_remembered_in_order(self, book: LeaseBook) -> None:
+        book.release(taken(book, "a"))
+        taken(book, "a")
+        time.sleep(0.55)
+        taken(book, "a")
+        book.note("a", "booted", "", "it was pulled")
+        assert [event.what for event in book.events("a", 99)] == [
+            "leased", "released", "leased", "lapsed", "leased", "booted"]
+        assert [event.what for event in book.events("a", 2)] == ["leased", "booted"]
+        assert book.events("b", 9) == ()
 
 
 class TestBook:

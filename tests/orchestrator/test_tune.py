@@ -34,6 +34,7 @@ from recipes.compilers.tvm.kernels.isa import isa_of
 from recipes.compilers.tvm.kernels.window import Window
 from recipes.compilers.tvm.templates import Template
 from tests.orchestrator.made import run
+from tests.orchestrator.tenants import tenant_of
 from tests.orchestrator.test_bench import FACTS
 from tests.profilers.test_layer_times import PLAIN
 
@@ -104,7 +105,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostPool]:
 
 
 def bench(runner: Scripted) -> Bench:
-    return Bench(runner.name, "k", lambda: runner, "tune", SETTINGS, runner.name, Deaths())
+    return Bench(runner.name, "k", lambda: runner, tenant_of(runner.name), SETTINGS, Deaths())
 
 
 def measured(boards: list[Scripted], pool: HostPool, folder: Path, kernels: int = 10) -> tuple[
@@ -155,7 +156,7 @@ def test_a_bad_default_is_tuned_away_on_this_machine(pool: HostPool, tmp_path: P
     store.mkdir()
     agent = wiring.agent_file(store)
     connect = wiring.connector(Inventory().find("local"), store, agent, [wiring.COMPILERS["tvm"]])
-    with Bench("local", "local", connect, "tune", SETTINGS, "local", Deaths()) as held:
+    with Bench("local", "local", connect, tenant_of("local"), SETTINGS, Deaths()) as held:
         TuningBoards([held], HOST, pool, tmp_path / "scratch", True, lambda text: None).measure(
             [kernel(32)], found.append, lambda: False)
     choice = choose(found[0].turns)

@@ -232,12 +232,30 @@ def test_close_ends_everything_and_gives_the_lock_back(bench: Bench) -> None:
 def test_two_runners_exclude_each_other(bench: Bench, artifact: Artifact, golden: Path) -> None:
     first, second = bench.locked(), bench.runner()
     with pytest.raises(BoardBusy, match="held by the tests with token 1"):
-        second.acquire(9, "another")
+        second.acquire(9, "another", "another store")
     with pytest.raises(LeaseLost, match="no measurement without the lock"):
         second.measure(artifact, golden, QUICK)
     first.release()
-    second.acquire(9, "another")
+    second.acquire(9, "another", "another store")
     assert second.measure(artifact, golden, QUICK).measurement.wall_ns
+
+
+def test_who_has_the_lease_now_ends_the_agent_of_who_had_it(bench: Bench, artifact: Artifact, golden: Path) -> None:
+    first, second = bench.locked(), bench.runner()
+    second.acquire(2, "another")
+    with pytest.raises(ChannelClosed):
+        first.measure(artifact, golden, QUICK)
+    with pytest.raises(LeaseLost, match="token 1 of the tests is older than 2"):
+        bench.runner().acquire(1, "the tests")
+    assert second.measure(artifact, golden, QUICK).measurement.wall_ns
+
+
+def test_a_controller_that_connects_anew_ends_its_agent_that_hangs(bench: Bench, artifact: Artifact,
+                                                                   golden: Path) -> None:
+    bench.locked()
+    anew = bench.runner()
+    anew.acquire(1, "the tests")
+    assert anew.measure(artifact, golden, QUICK).measurement.wall_ns
 
 
 def test_an_older_token_is_refused_for_ever(bench: Bench) -> None:

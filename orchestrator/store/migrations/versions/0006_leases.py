@@ -1,4 +1,4 @@
-"""Who has which board, and who waits.
+"""Who has which board, who waits, and what happened to it.
 
 Revision 0006, after 0005.
 """
@@ -21,6 +21,9 @@ def upgrade() -> None:
         sa.Column("purpose", sa.String(), nullable=True),
         sa.Column("granted_s", sa.Float(), nullable=True),
         sa.Column("expires_s", sa.Float(), nullable=True),
+        sa.Column("reserved_by", sa.String(), nullable=True),
+        sa.Column("reserved_for", sa.String(), nullable=True),
+        sa.Column("reserved_until_s", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("board", name="pk_board_lease"),
     )
     op.create_table(
@@ -35,8 +38,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("ticket", name="pk_lease_request"),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "board_event",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("board", sa.String(), nullable=False),
+        sa.Column("happened_s", sa.Float(), nullable=False),
+        sa.Column("what", sa.String(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_board_event"),
+    )
+    op.create_index("ix_board_event_board", "board_event", ["board"])
+    op.create_index("ix_board_event_happened_s", "board_event", ["happened_s"])
 
 
 def downgrade() -> None:
+    op.drop_table("board_event")
     op.drop_table("lease_request")
     op.drop_table("board_lease")
