@@ -33,7 +33,7 @@ from device_farm.errors import (
     LeaseLost,
 )
 from device_farm.facts import BoardFacts
-from orchestrator.leasing import Leasing, Tenant
+from orchestrator.leasing import PATIENCE_S, Leasing, Tenant
 from profilers.golden import Array, check_golden
 from profilers.measurement import Measurement, MeasureSettings
 from profilers.refusals import ArtifactDied
@@ -42,7 +42,6 @@ from recipes.artifact import Artifact
 from search.errors import InfeasibleCandidate
 
 ATTEMPTS = 3
-PATIENCE_S = 600.0
 RETURN_S = 90.0
 """A board that was lost while it ran a candidate may boot for so long."""
 FATAL = 2

@@ -17,7 +17,7 @@ from orchestrator import wiring
 from orchestrator.bench import Bench, Job
 from orchestrator.errors import UsageError
 from orchestrator.executor import HostPool
-from orchestrator.leasing import tenant
+from orchestrator.leasing import Waiting, tenant
 from orchestrator.schemas.costmodel import CostmodelCollected
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.scratch import Scratch
@@ -64,6 +64,7 @@ class Wanted:
     threads: int
     shapes: Path | None = None
     """A float .tflite model whose layers are measured, instead of drawn ones."""
+    waiting: Waiting = Waiting()
 
 
 @dataclass(slots=True)
@@ -90,7 +91,8 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
     board = inventory.find(wanted.device)
     agent = wiring.agent_file(store.folder)
     bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, [wiring.COMPILERS["tflite"]]),
-                  tenant(store, board, "costmodel collect"), settings(wanted.threads), store, notice=note)
+                  tenant(store, board, "costmodel collect", wanted.waiting.priority), settings(wanted.threads), store,
+                  wanted.waiting.patience_s, notice=note)
     started = time.monotonic()
     counts, interrupted = Counts(), False
     with bench:

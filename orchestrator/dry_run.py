@@ -14,6 +14,7 @@ from rich.markup import escape
 from device_farm.inventory import Inventory
 from orchestrator.bench import Job
 from orchestrator.config import StudyConfig
+from orchestrator.leasing import UNHURRIED, Waiting
 from orchestrator.phases import seeds_of_all
 from orchestrator.progress import Progress
 from orchestrator.store.store import Store
@@ -38,12 +39,13 @@ CONVERSION_S = 3.0
 """Both of a small network at new widths; part of the estimate only."""
 
 
-def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path, progress: Progress) -> dict[str, Any]:
+def dry_run(store: Store, inventory: Inventory, config: StudyConfig, base: Path, progress: Progress,
+            waiting: Waiting = UNHURRIED) -> dict[str, Any]:
     """Build, evaluate and measure float32 alone, of every compiler, and return the dry-run document.
 
     Raises what `StudyRun.run` raises.
     """
-    with open_workbench(store, inventory, config, base, progress) as bench:
+    with open_workbench(store, inventory, config, base, progress, waiting=waiting) as bench:
         progress.phase("building, evaluating and measuring float32")
         tried = [_try(bench, own) for own in bench.toolchains.values()]
         first = tried[0]

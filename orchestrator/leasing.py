@@ -18,9 +18,22 @@ from device_farm.errors import BoardBusy, LeaseLost
 from device_farm.leases import RENEW_S, Lease, LeaseStore, Wanted
 from orchestrator.store.store import Store
 
+PATIENCE_S = 3600.0
 POLL_S = 0.5
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long to wait for a board, and before whom."""
+
+    patience_s: float = PATIENCE_S
+    priority: int = 0
+    """Greater ones come first."""
+
+
+UNHURRIED = Waiting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +142,7 @@ def wait_for(store: LeaseStore, wanted: Wanted, ticket: int, take: Callable[[], 
         while (found := take()) is None:
             why = reason(store, wanted, ticket)
             if time.monotonic() >= deadline:
-                raise BoardBusy(f"waited {patience_s:.0f} s: {why}")
+                raise BoardBusy(f"waited for {_long(patience_s)} (--wait): {why}")
             if why != told:
                 notice(f"waiting: {why}")
                 told = why
@@ -157,3 +170,6 @@ def reason(store: LeaseStore, wanted: Wanted, ticket: int) -> str:
 
     return ", ".join(f"{board} {one(board)}" for board in wanted.boards)
 
+
+def _long(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

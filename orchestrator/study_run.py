@@ -18,6 +18,7 @@ from orchestrator.document import Document
 from orchestrator.errors import UsageError
 from orchestrator.finish import confirm_finalists, evaluate_on_test
 from orchestrator.goals import resolve_goal
+from orchestrator.leasing import UNHURRIED, Waiting
 from orchestrator.loop import Found, Loop
 from orchestrator.objectives import parse_objectives
 from orchestrator.outcome import Outcome
@@ -66,12 +67,13 @@ class StudyRun:
         base: the folder from which relative paths of the configuration count.
         progress: takes events.
         resume: continue a study that exists.
+        waiting: how long for a board that is another's.
     """
 
     def __init__(self, store: Store, inventory: Inventory, config: StudyConfig, base: Path, progress: Progress,
-                 resume: bool = False) -> None:
+                 resume: bool = False, waiting: Waiting = UNHURRIED) -> None:
         self._store, self._inventory, self._config, self._base = store, inventory, config, base
-        self._progress, self._resume = progress, resume
+        self._progress, self._resume, self._waiting = progress, resume, waiting
         self._stop = threading.Event()
         self._started = time.monotonic()
         self._limit_s = parse_seconds(config.time) if config.time else None
@@ -94,7 +96,7 @@ class StudyRun:
         else:
             self._refuse_existing()
         workbench = open_workbench(self._store, self._inventory, self._config, self._base, self._progress, self._stop,
-                                   self._store.study(self._config.study) if self._resume else None)
+                                   self._store.study(self._config.study) if self._resume else None, self._waiting)
         with handled(self._interrupt), workbench as bench:
             self._check_metrics(bench)
             refuse_prior(self._store, bench.board.kind, [own.runtime for own in bench.toolchains.values()],

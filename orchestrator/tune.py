@@ -15,7 +15,7 @@ from orchestrator import wiring
 from orchestrator.bench import Bench
 from orchestrator.errors import UsageError
 from orchestrator.executor import HostPool
-from orchestrator.leasing import tenant
+from orchestrator.leasing import Waiting, tenant
 from orchestrator.schemas.strict import SCHEMA
 from orchestrator.schemas.tune import TunedKernel, TuneDocument
 from orchestrator.scratch import Scratch
@@ -54,6 +54,7 @@ class Wanted:
     """Measure what is known, too."""
     dry_run: bool = False
     """Say what is left; measure nothing."""
+    waiting: Waiting = Waiting()
 
 
 class Watcher:
@@ -84,7 +85,8 @@ def tune(store: Store, inventory: Inventory, wanted: Wanted, watcher: Watcher) -
     try:
         with ExitStack() as held, interruptible() as asked:
             importing = pool.submit(prepare, compiler, model, data, store.blobs.root)
-            opened = [held.enter_context(_bench(board, store, agent, watcher, stop)) for board in boards]
+            opened = [held.enter_context(_bench(board, store, agent, wanted.waiting, watcher, stop))
+                      for board in boards]
             benches, target = _alike(opened, watcher.note)
             float_model = store.blobs.path(result_of(importing).float_model).read_bytes()
             templates = _templates(float_model, target, wanted.schemes)
@@ -142,9 +144,11 @@ class _Log:
         self._watcher.done(len(self.kept), template.title)
 
 
-def _bench(board: BoardEntry, store: Store, agent: Path, watcher: Watcher, stop: threading.Event) -> Bench:
+def _bench(board: BoardEntry, store: Store, agent: Path, waiting: Waiting, watcher: Watcher,
+           stop: threading.Event) -> Bench:
     return Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, [wiring.COMPILERS[TUNABLE]]),
-                 tenant(store, board, "tune"), SETTINGS, store, notice=watcher.note, stop=stop)
+                 tenant(store, board, "tune", waiting.priority), SETTINGS, store, waiting.patience_s,
+                 notice=watcher.note, stop=stop)
 
 
 def _alike(benches: Sequence[Bench], note: Callable[[str], None]) -> tuple[list[Bench], Target]:

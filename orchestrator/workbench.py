@@ -18,7 +18,7 @@ from orchestrator import wiring
 from orchestrator.bench import Bench
 from orchestrator.config import StudyConfig, parse_accuracy
 from orchestrator.executor import HostPool
-from orchestrator.leasing import tenant
+from orchestrator.leasing import UNHURRIED, Waiting, tenant
 from orchestrator.objectives import parse_objectives
 from orchestrator.progress import Progress
 from orchestrator.provenance import schedules_of
@@ -89,7 +89,7 @@ class Workbench:
 @contextmanager
 def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
                    progress: Progress, stop: threading.Event | None = None,
-                   earlier: StudyRecord | None = None) -> Iterator[Workbench]:
+                   earlier: StudyRecord | None = None, waiting: Waiting = UNHURRIED) -> Iterator[Workbench]:
     """Prepare the model in workers, connect to the board, derive the spaces; close it all at the end.
 
     Args:
@@ -100,6 +100,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
         progress: takes events.
         stop: set when the user wants no more waiting for the board.
         earlier: the study that is continued, with the tiles that it began with.
+        waiting: how long for a board that is another's.
 
     Raises:
         ModelError, DataError, InventoryError: what the user gave is wrong.
@@ -112,9 +113,9 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     agent = wiring.agent_file(store.folder)
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
     bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, compilers),
-                  tenant(store, board, f"study {config.study!r}"),
+                  tenant(store, board, f"study {config.study!r}", waiting.priority),
                   MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]), store,
-                  notice=progress.note, stop=stop)
+                  waiting.patience_s, notice=progress.note, stop=stop)
     try:
         progress.phase(f"importing {config.model}")
         prune = PruneSettings(config.prune_criterion, config.seed) if config.prune else None

@@ -12,10 +12,13 @@ from orchestrator.cli.options import (
     Debug,
     InventoryFile,
     Output,
+    Priority,
     StoreFolder,
+    Wait,
     opened,
     print_document,
     read_inventory,
+    read_waiting,
     store_place,
     verb,
     whole,
@@ -49,6 +52,7 @@ def collect(
     threads: Annotated[int, typer.Option(parser=whole, metavar="<int>", help="Threads on the board.")] = 1,
     seed: Annotated[int, typer.Option(parser=whole, metavar="<int>", help="Which sweep.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many points are left; measure nothing.")] = False,
+    wait: Wait = None, priority: Priority = 0,
     store: StoreFolder = None, inventory: InventoryFile = None, format_: Output = Format.TEXT, debug: Debug = False,
 ) -> None:
     """Measure single layers of many shapes in every format; what the store holds of the board is not repeated."""
@@ -74,7 +78,7 @@ def collect(
             measurements = DEFAULT_POINTS
         boards = read_inventory(inventory)
         boards.find(device)
-        wanted = Wanted(device, measurements, limit_s, seed, threads, shapes)
+        wanted = Wanted(device, measurements, limit_s, seed, threads, shapes, read_waiting(wait, priority))
         with Store.open(store_place(store)) as at, bar(device, measurements, "layers") as tell:
             def progress(done: int, what: str) -> None:
                 told.append(done)

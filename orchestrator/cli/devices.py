@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     Output,
     StoreFolder,
     inventory_place,
+    local_time,
     print_document,
     print_hanging,
     read_inventory,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List, add, check, set up and remove the boards of the inventory.",
+    help="The boards of the inventory, and who has them.",
     epilog="Exit codes: 0 done or fit, 1 not done or not fit, 2 usage or configuration, 3 not reached.",
 )
 
@@ -44,12 +45,21 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.command("list")
-def list_(inventory: InventoryFile = None, format_: Output = Format.TEXT, debug: Debug = False) -> None:
-    """List the boards of the inventory and the built-in ones."""
+def list_(inventory: InventoryFile = None, store: StoreFolder = None, format_: Output = Format.TEXT,
+          debug: Debug = False) -> None:
+    """List the boards of the inventory and the built-in ones, and who has them."""
     with verb(debug):
         from orchestrator.device_list import list_devices
+        from orchestrator.reservations import devices_in_use
+        from orchestrator.store.places import DATABASE_NAME
+        from orchestrator.store.store import Store
 
-        document = list_devices(read_inventory(inventory))
+        boards, folder = read_inventory(inventory), store_place(store)
+        if (folder / DATABASE_NAME).is_file():
+            with Store.open(folder) as found:
+                document = devices_in_use(found, boards)
+        else:
+            document = list_devices(boards)
 
         def as_text() -> None:
             from rich.console import Console
@@ -58,6 +68,9 @@ def list_(inventory: InventoryFile = None, format_: Output = Format.TEXT, debug:
 
             rows = [_row(device) for device in document["devices"]]
             print_listing(Console(), ("name", "kind", "address", "runtime"), rows)
+            for device in document["devices"]:
+                for line in _users(device):
+                    print_hanging(f"{device['name']}: ", line)
 
         print_document(document, format_, as_text)
         if document["inventory"] is None:
@@ -236,3 +249,19 @@ def _row(device: Device) -> tuple[str, str, str, str]:
     runtime = device["runtime"]
     chosen = f"{runtime['name']} {runtime['version']}" if runtime else "newest" if device["address"] else "built in"
     return device["name"], device["kind"], f"{way}{device['address'] or '-'}", chosen
+
+
+def _users(device: Device) -> list[str]:
+    """Say who has a board and who waits for it."""
+    lines = []
+    if "lease" in device:
+        lease = device["lease"]
+        lines.append(f"leased by {lease['owner']} for {lease['purpose']} since {local_time(lease['since'])}")
+    if "reservation" in device:
+        kept = device["reservation"]
+        why = f" ({kept['purpose']})" if kept["purpose"] else ""
+        lines.append(f"reserved by {kept['owner']} until {local_time(kept['until'])}{why}")
+    for one in device.get("waiting", []):
+        first = f" with priority {one['priority']}" if one["priority"] else ""
+        lines.append(f"{one['owner']} waits{first}, for {one['purpose']}")
+    return lines

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from orchestrator.cli.outcome import NOT_MET, Format, exit_codes, start_logging
 
 if TYPE_CHECKING:
     from device_farm.inventory import Inventory
+    from orchestrator.leasing import Waiting
     from orchestrator.store.store import Store
 
 UNLIMITED = 1_000_000
@@ -53,7 +55,26 @@ InventoryFile = Annotated[
     str | None,
     typer.Option("--inventory", help="The inventory. [default: the nearest inventory.yaml]", show_default=False)]
 Output = Annotated[Format, typer.Option("--format", parser=output_format, metavar="<format>", help="text or json.")]
+Wait = Annotated[str | None, typer.Option(
+    "--wait", help="How long to wait for a board that is another's, e.g. 2h; 0s: not at all. [default: 1h]",
+    show_default=False)]
+Priority = Annotated[int, typer.Option(
+    "--priority", parser=whole, metavar="<int>", help="Who waits with a greater one comes first.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Log everything to standard error.")]
+
+
+def read_waiting(wait: str | None, priority: int) -> Waiting:
+    """Read --wait and --priority. Raises UsageError."""
+    from orchestrator.errors import UsageError
+    from orchestrator.leasing import Waiting
+    from orchestrator.units import parse_seconds
+
+    if wait is None:
+        return Waiting(priority=priority)
+    try:
+        return Waiting(0.0 if wait.strip() in ("0", "0s") else parse_seconds(wait), priority)
+    except UsageError as error:
+        raise UsageError(f"--wait: {error}") from error
 
 
 @contextmanager
@@ -85,6 +106,11 @@ def read_inventory(inventory: str | None) -> Inventory:
 
     path = inventory_place(inventory)
     return Inventory() if path is None else Inventory.load(path)
+
+
+def local_time(moment: str) -> str:
+    """Write a document's time as a person reads it."""
+    return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"
 
 
 def store_place(store: str | None) -> Path:

@@ -16,6 +16,7 @@ from orchestrator.cli.options import (
     output_format,
     print_document,
     read_inventory,
+    read_waiting,
     store_place,
     whole,
 )
@@ -129,6 +130,12 @@ def search(
     dry_run: Annotated[bool, typer.Option(
         "--dry-run", help="Show the space, the prices and a time estimate; measure float32 only.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue --study.", rich_help_panel=_PLACES)] = False,
+    wait: Annotated[str | None, typer.Option(
+        help="How long to wait for a board that is another's; 0s: not at all. [default: 1h]",
+        rich_help_panel=_PLACES)] = None,
+    priority: Annotated[int, typer.Option(
+        parser=whole, metavar="<int>", help="Who waits with a greater one comes first.",
+        rich_help_panel=_PLACES)] = 0,
     store: Annotated[str | None, typer.Option(help="Folder of the store.", rich_help_panel=_PLACES)] = None,
     inventory: Annotated[str | None, typer.Option(help="The inventory.yaml.", rich_help_panel=_PLACES)] = None,
     format_: Annotated[Format, typer.Option("--format", parser=output_format, metavar="<format>", help="text or json.",
@@ -160,6 +167,7 @@ def search(
             ignored = differing(config, stored, asked)
         else:
             found, ignored = load_config(config, asked), []
+        waiting = read_waiting(wait, priority)
         base = config.parent.resolve() if config is not None else here
         boards = read_inventory(inventory)
         store_folder = store_place(store)
@@ -187,9 +195,9 @@ def search(
             for text in ignored:
                 progress.note(text)
             if dry_run:
-                document = measure_prices(at, boards, found, base, progress)
+                document = measure_prices(at, boards, found, base, progress, waiting)
             else:
-                outcome, document = StudyRun(at, boards, found, base, progress, resume).run()
+                outcome, document = StudyRun(at, boards, found, base, progress, resume, waiting).run()
         if dry_run:
             print_document(document, format_, lambda: print_dry_run(document, Console()))
             return

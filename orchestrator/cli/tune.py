@@ -12,9 +12,12 @@ from orchestrator.cli.options import (
     Debug,
     InventoryFile,
     Output,
+    Priority,
     StoreFolder,
+    Wait,
     print_document,
     read_inventory,
+    read_waiting,
     store_place,
 )
 from orchestrator.cli.outcome import INTERRUPTED, Format, exit_codes, start_logging
@@ -37,6 +40,7 @@ def tune(
     time: Annotated[str | None, typer.Option(help="Stop after, e.g. 5m.", show_default=False)] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure what is known, too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many kernels are left; measure nothing.")] = False,
+    wait: Wait = None, priority: Priority = 0,
     store: StoreFolder = None, inventory: InventoryFile = None, format_: Output = Format.TEXT, debug: Debug = False,
 ) -> None:
     """Measure the fastest tile of every kernel of a network, for --compiler tvm; later searches use it."""
@@ -76,7 +80,7 @@ def tune(
 
         boards = read_inventory(inventory)
         at = held.enter_context(Store.open(store_place(store)))
-        wanted = Wanted(device, model, data, Path.cwd(), named, limit_s, again, dry_run)
+        wanted = Wanted(device, model, data, Path.cwd(), named, limit_s, again, dry_run, read_waiting(wait, priority))
         document = measure(at, boards, wanted, Shown())
     print_document(document, format_, lambda: _print(document))
     if document["interrupted"]:

@@ -11,6 +11,35 @@ from orchestrator.schemas.strict import strict
 
 
 @strict
+class LeaseDocument(TypedDict):
+    """Who works with a board now."""
+
+    owner: str
+    """Person and machine."""
+    purpose: str
+    since: str
+    """UTC, as all times: 2026-11-23T08:00:00+00:00."""
+
+
+@strict
+class ReservationDocument(TypedDict):
+    """Who alone may lease a board."""
+
+    owner: str
+    purpose: str
+    until: str
+
+
+@strict
+class WaitingDocument(TypedDict):
+    """Who waits for a board."""
+
+    owner: str
+    purpose: str
+    priority: int
+
+
+@strict
 class Device(TypedDict):
     """A board of the inventory, or one that is built in."""
 
@@ -27,6 +56,11 @@ class Device(TypedDict):
     """What the inventory asks for."""
     runtime_absent_because: NotRequired[str]
     notes: str | None
+    lease: NotRequired[LeaseDocument]
+    """Absent: nobody works with it."""
+    reservation: NotRequired[ReservationDocument]
+    waiting: NotRequired[list[WaitingDocument]]
+    """The next one first."""
 
 
 @strict
@@ -97,3 +131,46 @@ class DeviceRemoved(TypedDict):
     inventory: str
     left_on_board: str
     """The folder on the board, which stays there."""
+
+
+@strict
+class DeviceReserved(TypedDict):
+    """`orchestrator devices reserve NAME`."""
+
+    schema: Literal[1]
+    device: str
+    """Of a kind: the board that was free."""
+    owner: str
+    purpose: str
+    until: str
+
+
+@strict
+class DeviceReleased(TypedDict):
+    """`orchestrator devices release NAME`."""
+
+    schema: Literal[1]
+    device: str
+    owner: str
+    """Whose reservation it was."""
+
+
+@strict
+class BoardEventDocument(TypedDict):
+    """Something that happened to a board."""
+
+    happened: str
+    what: str
+    """leased, released, lapsed, reserved, freed."""
+    who: str
+    detail: str
+
+
+@strict
+class DeviceHistory(TypedDict):
+    """`orchestrator devices history NAME`."""
+
+    schema: Literal[1]
+    device: str
+    events: list[BoardEventDocument]
+    """Oldest first."""

@@ -10,7 +10,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.schemas.costmodel import CostmodelCollected, CostmodelEvaluated, CostmodelTrained
-from orchestrator.schemas.devices import DeviceAdded, DeviceChecked, DeviceRemoved, DeviceSetUp, DevicesList
+from orchestrator.schemas.devices import (
+    DeviceAdded,
+    DeviceChecked,
+    DeviceHistory,
+    DeviceReleased,
+    DeviceRemoved,
+    DeviceReserved,
+    DeviceSetUp,
+    DevicesList,
+)
 from orchestrator.schemas.doctor import DoctorDocument
 from orchestrator.schemas.dry_run import DryRunDocument
 from orchestrator.schemas.init import InitDocument
@@ -47,6 +56,9 @@ DOCUMENTS: Mapping[str, Any] = {
     "devices-check": DeviceChecked,
     "devices-setup": DeviceSetUp,
     "devices-remove": DeviceRemoved,
+    "devices-reserve": DeviceReserved,
+    "devices-release": DeviceReleased,
+    "devices-history": DeviceHistory,
     "costmodel-collect": CostmodelCollected,
     "costmodel-train": CostmodelTrained,
     "costmodel-evaluate": CostmodelEvaluated,
