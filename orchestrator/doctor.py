@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from device_farm.inventory import Inventory, InventoryError
 from orchestrator.schemas.doctor import Check, DoctorDocument
 from orchestrator.schemas.strict import SCHEMA
+from orchestrator.store.database import reach
 from orchestrator.store.errors import StoreError
 from orchestrator.store.places import find_inventory, find_store
 from orchestrator.units import counted
@@ -103,10 +104,14 @@ def _extra(name: str, needs: Sequence[Requirement]) -> Check:
 
 def _store(store: str | None, environ: Mapping[str, str], here: Path) -> Iterable[Check]:
     try:
-        folder = find_store(store, environ, here)
+        at = find_store(store, environ, here)
+        if at.url is not None:
+            reach(at)
+            yield _ok("database", str(at))
     except StoreError as error:
-        yield _error("store", str(error), "give another folder with --store")
+        yield _error("store", str(error), "give another place with --store")
         return
+    folder = at.folder
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     name = str(folder) if place == folder else f"{folder} (not there yet)"
     try:

@@ -21,7 +21,7 @@ def recipes_document(store: Store) -> RecipesList:
     """Return the winners of all finished studies, oldest study first."""
     found = [_summary(store, study, document) for study in store.studies()
              if (document := final_document(study)) is not None and document["winner"] is not None]
-    return {"schema": SCHEMA, "store": str(store.folder), "recipes": [entry for entry in found if entry is not None]}
+    return {"schema": SCHEMA, "store": str(store.place), "recipes": [entry for entry in found if entry is not None]}
 
 
 def export_recipe(store: Store, name: str, output: Path, overwrite: bool = False) -> RecipeExported:

@@ -32,7 +32,7 @@ from orchestrator.study_view import Point, StudyView
 
 def studies_document(store: Store) -> StudiesList:
     """Return all studies of a store, oldest first."""
-    return {"schema": SCHEMA, "store": str(store.folder),
+    return {"schema": SCHEMA, "store": str(store.place),
             "studies": [summary(store, record, store.trials(record.id)) for record in store.studies()]}
 
 

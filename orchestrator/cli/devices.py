@@ -51,12 +51,11 @@ def list_(inventory: InventoryFile = None, store: StoreFolder = None, format_: O
     with verb(debug):
         from orchestrator.device_list import list_devices
         from orchestrator.reservations import devices_in_use
-        from orchestrator.store.places import DATABASE_NAME
         from orchestrator.store.store import Store
 
-        boards, folder = read_inventory(inventory), store_place(store)
-        if (folder / DATABASE_NAME).is_file():
-            with Store.open(folder) as found:
+        boards, place = read_inventory(inventory), store_place(store)
+        if place.exists:
+            with Store.open(place) as found:
                 document = devices_in_use(found, boards)
         else:
             document = list_devices(boards)
@@ -145,7 +144,7 @@ def check(
     with verb(debug):
         from orchestrator.devices import check_device
 
-        document = check_device(read_inventory(inventory), name, store_place(store), _compilers(compiler))
+        document = check_device(read_inventory(inventory), name, store_place(store).folder, _compilers(compiler))
 
         def as_text() -> None:
             for finding in document["findings"]:
@@ -175,8 +174,8 @@ def setup(
 
         compilers = _compilers(compiler)
         document = setup_device(
-            read_inventory(inventory), name, store_place(store), lambda step: typer.echo(f"{name}: {step}", err=True),
-            compilers,
+            read_inventory(inventory), name, store_place(store).folder,
+            lambda step: typer.echo(f"{name}: {step}", err=True), compilers,
         )
         option = compiler_option(compilers)
         done = f"{name} is set up; next: orchestrator search --device {name}{option}{_place(inventory)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
 import typer
@@ -20,6 +19,7 @@ from orchestrator.cli.options import (
     print_hanging,
     read_inventory,
     read_waiting,
+    store_option,
     store_place,
     verb,
     whole,
@@ -56,7 +56,7 @@ def reserve(
         with Store.open(store_place(store)) as found:
             document = reserve_device(found, boards, name, seconds, purpose, waiting,
                                       lambda text: typer.echo(text, err=True), threading.Event())
-        kept, place = document["device"], f" --store {shlex.quote(store)}" if store else ""
+        kept, place = document["device"], store_option(store)
         print_document(document, format_, lambda: typer.echo(
             f"{kept} is reserved for {document['owner']} until {local_time(document['until'])}; "
             f"'orchestrator devices release {kept}{place}' ends it earlier"))

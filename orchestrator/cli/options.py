@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -20,8 +22,11 @@ from orchestrator.cli.outcome import NOT_MET, Format, exit_codes, start_logging
 if TYPE_CHECKING:
     from device_farm.inventory import Inventory
     from orchestrator.leasing import Waiting
+    from orchestrator.store.places import StorePlace
     from orchestrator.store.store import Store
 
+_PASSWORD = re.compile(r"(?<=://)(?P<user>[^:/@]*):[^@/]*@")
+_USER = r"\g<user>@"
 UNLIMITED = 1_000_000
 """Columns of a pipe: what reads it wants one line."""
 
@@ -50,7 +55,8 @@ def output_format(text: str) -> Format:
         raise typer.BadParameter(f"expected text or json, got {text!r}") from None
 
 
-StoreFolder = Annotated[str | None, typer.Option("--store", help="Folder of the store.", show_default=False)]
+StoreFolder = Annotated[str | None, typer.Option(
+    "--store", help="Folder of the store, or postgresql://USER@HOST/DATABASE.", show_default=False)]
 InventoryFile = Annotated[
     str | None,
     typer.Option("--inventory", help="The inventory. [default: the nearest inventory.yaml]", show_default=False)]
@@ -113,35 +119,36 @@ def local_time(moment: str) -> str:
     return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"
 
 
-def store_place(store: str | None) -> Path:
-    """Return the store's folder, which need not exist."""
+def store_place(store: str | None) -> StorePlace:
+    """Return where the store is, which need not exist."""
     from orchestrator.store.places import find_store
 
     return find_store(store, os.environ, Path.cwd())
 
 
-def is_store(folder: Path) -> bool:
+def is_store(place: StorePlace) -> bool:
     """Tell whether there is a store; say so on standard error when not."""
-    from orchestrator.store.places import DATABASE_NAME
-
-    found = (folder / DATABASE_NAME).is_file()
-    if not found:
-        typer.echo(f"there is no store in {folder} yet: 'orchestrator search' makes it", err=True)
-    return found
+    if not place.exists:
+        typer.echo(f"there is no store in {place} yet: 'orchestrator search' makes it", err=True)
+    return place.exists
 
 
 @contextmanager
 def opened(store: str | None) -> Iterator[Store]:
     """Open the store that is there. Raises UsageError when there is none: looking must not make one."""
     from orchestrator.errors import UsageError
-    from orchestrator.store.places import DATABASE_NAME
     from orchestrator.store.store import Store
 
-    folder = store_place(store)
-    if not (folder / DATABASE_NAME).is_file():
-        raise UsageError(f"there is no store in {folder}: nothing was searched there yet; is --store right?")
-    with Store.open(folder) as found:
+    place = store_place(store)
+    if not place.exists:
+        raise UsageError(f"there is no store in {place}: nothing was searched there yet; is --store right?")
+    with Store.open(place) as found:
         yield found
+
+
+def store_option(store: str | None) -> str:
+    """Return `--store` as it was given, for a command that is shown; a password is not shown."""
+    return f" --store {shlex.quote(_PASSWORD.sub(_USER, store))}" if store else ""
 
 
 def print_document(document: Mapping[str, object], format_: Format, as_text: Callable[[], None]) -> None:

@@ -71,13 +71,13 @@ def _code_of(error: Exception) -> int | None:
     from device_farm.errors import FarmError
     from device_farm.inventory_file import InventoryError
     from orchestrator.errors import NothingRan, UsageError
-    from orchestrator.store.errors import DiskFull, StoreBusy, StoreError
+    from orchestrator.store.errors import DiskFull, StoreBusy, StoreError, StoreUnreachable
     from recipes.bundle.schema import BundleError, PlaceTaken
     from recipes.errors import DataError, ModelError
 
     if isinstance(error, UsageError | ModelError | DataError | InventoryError | PlaceTaken):
         return USAGE
-    if isinstance(error, StoreBusy | DiskFull | BundleError | FarmError):
+    if isinstance(error, StoreBusy | StoreUnreachable | DiskFull | BundleError | FarmError):
         return INFRASTRUCTURE
     if isinstance(error, StoreError):
         return USAGE

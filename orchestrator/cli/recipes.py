@@ -35,9 +35,9 @@ def list_(store: StoreFolder = None, format_: Output = Format.TEXT, debug: Debug
     with verb(debug):
         from orchestrator.schemas.strict import SCHEMA
 
-        folder = store_place(store)
-        document: RecipesList = {"schema": SCHEMA, "store": str(folder), "recipes": []}
-        if is_store(folder):
+        place = store_place(store)
+        document: RecipesList = {"schema": SCHEMA, "store": str(place), "recipes": []}
+        if is_store(place):
             from orchestrator.exports import recipes_document
 
             with opened(store) as found:

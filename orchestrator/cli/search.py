@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from orchestrator.cli.options import (
     print_document,
     read_inventory,
     read_waiting,
+    store_option,
     store_place,
     whole,
 )
@@ -34,6 +34,7 @@ from search.samplers import SAMPLERS, SamplerNotInstalled, check_installed
 if TYPE_CHECKING:
     from device_farm.inventory import Inventory
     from orchestrator.config import StudyConfig
+    from orchestrator.store.places import StorePlace
 
 _GOAL, _WORK, _PLACES = "Goal", "How to search", "Places and output"
 _SAMPLERS = "\n".join(["What proposes candidates. [default: adaptive]\n\n\b",  # \b: click leaves the lines as they are
@@ -136,7 +137,8 @@ def search(
     priority: Annotated[int, typer.Option(
         parser=whole, metavar="<int>", help="Who waits with a greater one comes first.",
         rich_help_panel=_PLACES)] = 0,
-    store: Annotated[str | None, typer.Option(help="Folder of the store.", rich_help_panel=_PLACES)] = None,
+    store: Annotated[str | None, typer.Option(
+        help="Folder of the store, or postgresql://USER@HOST/DATABASE.", rich_help_panel=_PLACES)] = None,
     inventory: Annotated[str | None, typer.Option(help="The inventory.yaml.", rich_help_panel=_PLACES)] = None,
     format_: Annotated[Format, typer.Option("--format", parser=output_format, metavar="<format>", help="text or json.",
                                             rich_help_panel=_PLACES)] = Format.TEXT,
@@ -170,12 +172,11 @@ def search(
         waiting = read_waiting(wait, priority)
         base = config.parent.resolve() if config is not None else here
         boards = read_inventory(inventory)
-        store_folder = store_place(store)
+        at_place = store_place(store)
         _check_references(found, base, boards)
-    log_file = store_folder / "logs" / f"{found.study}.log"
-    place = f" --store {shlex.quote(store)}" if store else ""
-    command = f"orchestrator search --study {found.study} --resume{place}"
-    with exit_codes(log_file, lambda: command if _exists(store_folder, found.study) else None, debug):
+    log_file = at_place.folder / "logs" / f"{found.study}.log"
+    command = f"orchestrator search --study {found.study} --resume{store_option(store)}"
+    with exit_codes(log_file, lambda: command if _exists(at_place, found.study) else None, debug):
         from rich.console import Console
 
         from orchestrator.dry_run import dry_run as measure_prices
@@ -189,7 +190,7 @@ def search(
         start_logging(log_file, debug)
         console, simulated = Console(stderr=True), boards.find(found.device).transport == "sim"
         progress = Live(console, found.device, simulated) if console.is_terminal else Plain(console, simulated)
-        with Store.open(store_folder) as at, progress:
+        with Store.open(at_place) as at, progress:
             if config is None and model is None and not resume:
                 progress.note(f"no --model and no {DEFAULT_FILE} here: searching the demo network {found.model}")
             for text in ignored:
@@ -237,16 +238,15 @@ def _check_references(config: StudyConfig, base: Path, boards: Inventory) -> Non
     boards.find(config.device)
 
 
-def _exists(store_folder: Path, study: str) -> bool:
+def _exists(place: StorePlace, study: str) -> bool:
     """Tell whether there is something to resume."""
     from orchestrator.store.errors import StoreError
-    from orchestrator.store.places import DATABASE_NAME
     from orchestrator.store.store import Store
 
-    if not (store_folder / DATABASE_NAME).is_file():
+    if not place.exists:
         return False
     try:
-        with Store.open(store_folder) as found:
+        with Store.open(place) as found:
             return study in [record.name for record in found.studies()]
     except StoreError:
         return False

@@ -38,9 +38,9 @@ def list_(store: StoreFolder = None, format_: Output = Format.TEXT, debug: Debug
     with verb(debug):
         from orchestrator.schemas.strict import SCHEMA
 
-        folder = store_place(store)
-        document: StudiesList = {"schema": SCHEMA, "store": str(folder), "studies": []}
-        if is_store(folder):
+        place = store_place(store)
+        document: StudiesList = {"schema": SCHEMA, "store": str(place), "studies": []}
+        if is_store(place):
             from orchestrator.studies import studies_document
 
             with opened(store) as found:

@@ -1,4 +1,4 @@
-"""The SQLite file: how it is opened, migrated, locked, and what its errors mean."""
+"""The database: how it is opened, migrated, locked, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -14,13 +15,22 @@ from sqlalchemy import URL, Connection, Engine, column, create_engine, event, in
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from orchestrator.store.errors import DiskFull, StoreBusy, StoreTooNew, StoreUnusable
+from orchestrator.store import postgres
+from orchestrator.store.errors import DiskFull, StoreBusy, StoreError, StoreTooNew, StoreUnusable
+from orchestrator.store.places import DATABASE_NAME, StorePlace
 
 HEAD = "0006"
 """The newest revision in migrations/versions (a test compares them)."""
 VERSION_TABLE = "orchestrator_version"
 BUSY_TIMEOUT_S = 30.0
 _WRITES = "orchestrator_writes"
+
+
+def open_engine(place: StorePlace, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
+    """Connect to a store's database, whose tables are up to date."""
+    if place.url is not None:
+        return postgres.server_engine(place.url, _dump_json)
+    return make_engine(place.folder / DATABASE_NAME, busy_timeout_s)
 
 
 def make_engine(file: Path, busy_timeout_s: float = BUSY_TIMEOUT_S, foreign_keys: bool = True) -> Engine:
@@ -52,15 +62,45 @@ def make_engine(file: Path, busy_timeout_s: float = BUSY_TIMEOUT_S, foreign_keys
 def reading(engine: Engine) -> Iterator[Session]:
     """Open a transaction that sees one state of the database. Raises StoreError."""
     with _meaning(engine), Session(engine) as session:
+        if _is_server(engine):
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         yield session
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Session]:
-    """Open a transaction that commits at the end, or not at all. Raises StoreError."""
-    with _meaning(engine), Session(engine) as session, session.begin():
-        session.connection(execution_options={_WRITES: True})
+    """Open a transaction that commits at the end, or not at all; there is one at a time. Raises StoreError."""
+    with _meaning(engine) as stage, Session(engine) as session, session.begin():
+        connection = session.connection(execution_options={_WRITES: True})
+        if _is_server(engine):
+            postgres.write_alone(connection)
         yield session
+        session.flush()
+        stage.committing = True
+
+
+def reach(place: StorePlace) -> None:
+    """Connect to the database of a store and change nothing. Raises StoreError."""
+    engine = open_engine(place)
+    try:
+        with _meaning(engine), engine.connect() as connection:
+            _revision(connection, str(place))
+    finally:
+        engine.dispose()
+
+
+def migrate_server(place: StorePlace) -> None:
+    """Create the tables in a PostgreSQL database or bring them up to date. Raises as `migrate`, StoreUnreachable."""
+    engine = open_engine(place)
+    try:
+        with _meaning(engine), engine.connect() as connection:
+            found = _revision(connection, str(place))
+        if found != HEAD:
+            with _meaning(engine), engine.connect() as connection, connection.begin():
+                postgres.upgrade_alone(connection)
+                _upgrade(connection, str(place), _revision(connection, str(place)))
+    finally:
+        engine.dispose()
 
 
 def migrate(file: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
@@ -75,9 +115,10 @@ def migrate(file: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
     try:
         with _first_opener(file.with_name("open.lock")), _meaning(engine):
             with engine.connect() as connection:
-                found = _revision(connection, file)
+                found = _revision(connection, f"store {file.parent}")
             if found != HEAD:
-                _upgrade(engine, file, found)
+                with engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
+                    _upgrade(connection, f"store {file.parent}", found)
     except PermissionError as error:
         raise StoreUnusable(f"store {file.parent}: no permission to write there; choose another with "
                             "--store") from error
@@ -85,31 +126,29 @@ def migrate(file: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         engine.dispose()
 
 
-def _upgrade(engine: Engine, file: Path, found: str | None) -> None:
+def _upgrade(connection: Connection, place: str, found: str | None) -> None:
     # Imported here: 0.4 s, needed once in the life of a store.
     from alembic import command
     from alembic.script import ScriptDirectory
 
     from orchestrator.store.migrations.config import migration_config
 
-    with engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
-        config = migration_config(connection)
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if found is not None and found not in known:
-            raise StoreTooNew(f"store {file.parent}: its tables have revision {found}, this version of "
-                              f"orchestrator knows up to {HEAD}; upgrade hil-orchestrator, or choose another "
-                              "store with --store")
-        command.upgrade(config, "head")
+    config = migration_config(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise StoreTooNew(f"{place}: its tables have revision {found}, this version of orchestrator knows up to {HEAD};"
+                          " upgrade hil-orchestrator, or choose another store with --store")
+    command.upgrade(config, "head")
 
 
-def _revision(connection: Connection, file: Path) -> str | None:
+def _revision(connection: Connection, place: str) -> str | None:
     tables = inspect(connection).get_table_names()
     if VERSION_TABLE in tables:
         found = connection.scalar(select(column("version_num")).select_from(table(VERSION_TABLE)))
         return None if found is None else str(found)
     if tables:
-        raise StoreUnusable(f"{file} is a database of another program: expected the table {VERSION_TABLE}, "
-                            f"found {', '.join(sorted(tables)[:5])}; choose another folder with --store")
+        raise StoreUnusable(f"{place}: a database of another program: expected the table {VERSION_TABLE}, "
+                            f"found {', '.join(sorted(tables)[:5])}; choose another with --store")
     return None
 
 
@@ -126,27 +165,48 @@ def _first_opener(lock: Path) -> Iterator[None]:
         yield
 
 
+@dataclass(slots=True)
+class _Stage:
+    """How far a transaction is."""
+
+    committing: bool = False
+
+
 @contextmanager
-def _meaning(engine: Engine) -> Iterator[None]:
+def _meaning(engine: Engine) -> Iterator[_Stage]:
+    stage = _Stage()
     try:
-        yield
+        yield stage
     except DBAPIError as error:
-        code = getattr(error.orig, "sqlite_errorcode", None)
         place = f"store {engine.url.database}"
-        match None if code is None else code & 0xFF:
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                raise StoreBusy(f"{place}: another process kept it locked for longer than we wait; see which "
-                                "processes use it, then run the command again") from error
-            case sqlite3.SQLITE_FULL:
-                raise DiskFull(f"{place}: no space left to write to; free some (orchestrator studies remove), "
-                               "then continue with --resume") from error
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-                raise StoreUnusable(f"{place}: cannot be opened for writing ({error.orig}); check its owner "
-                                    "and its folder, or choose another with --store") from error
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_IOERR:
-                raise StoreUnusable(f"{place}: cannot be read ({error.orig}); restore the folder from a "
-                                    "copy, or choose another with --store") from error
-        raise
+        if _is_server(engine):
+            place = f"store {engine.url.set(drivername='postgresql').render_as_string(hide_password=True)}"
+        meant = postgres.meaning(error, place, stage.committing) if _is_server(engine) else _sqlite(error, place)
+        if meant is None:
+            raise
+        raise meant from error
+
+
+def _is_server(engine: Engine) -> bool:
+    return engine.dialect.name == "postgresql"
+
+
+def _sqlite(error: DBAPIError, place: str) -> StoreError | None:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreBusy(f"{place}: another process kept it locked for longer than we wait; see which processes "
+                             "use it, then run the command again")
+        case sqlite3.SQLITE_FULL:
+            return DiskFull(f"{place}: no space left to write to; free some (orchestrator studies remove), then "
+                            "continue with --resume")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return StoreUnusable(f"{place}: cannot be opened for writing ({error.orig}); check its owner and its "
+                                 "folder, or choose another with --store")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_IOERR:
+            return StoreUnusable(f"{place}: cannot be read ({error.orig}); restore the folder from a copy, or choose "
+                                 "another with --store")
+    return None
 
 
 def _dump_json(value: JsonValue) -> str:

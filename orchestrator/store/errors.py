@@ -23,6 +23,15 @@ class StoreBusy(StoreError):
     """Another process kept the database locked for longer than we wait."""
 
 
+class StoreUnreachable(StoreError):
+    """No connection to the database's server: it is restarted, or not there."""
+
+    def __init__(self, message: str, uncertain: bool = False) -> None:
+        super().__init__(message)
+        self.uncertain = uncertain
+        """Whether the transaction may have been committed all the same."""
+
+
 class DiskFull(StoreError):
     """The database could not grow."""
 

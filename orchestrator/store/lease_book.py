@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
-from sqlalchemy import Engine, literal_column, text
+from sqlalchemy import Engine, literal_column
 from sqlmodel import Session, col, delete, select
 
 from device_farm.errors import LeaseLost
@@ -20,6 +21,7 @@ from device_farm.leases import (
     in_order,
 )
 from orchestrator.store.database import reading, writing
+from orchestrator.store.lasting import lasting
 from orchestrator.store.models import BoardEventRow, BoardLease, LeaseRequest
 
 _CLOCKS = {
@@ -31,8 +33,13 @@ REMEMBERED_S = 180 * 86400.0
 """Older events are forgotten."""
 
 
+@partial(lasting, repeatable=True)
 class LeaseBook:
-    """A `LeaseStore` in a database. Threads and processes may share it."""
+    """A `LeaseStore` in a database. Threads and processes may share it.
+
+    Every method may be called again when its answer was lost: a repeated `ask` waits twice, until one of both is
+    forgotten.
+    """
 
     def __init__(self, engine: Engine, ttl_s: float = TTL_S, request_ttl_s: float = REQUEST_TTL_S) -> None:
         self._engine, self._ttl_s, self._request_ttl_s = engine, ttl_s, request_ttl_s
@@ -50,10 +57,14 @@ class LeaseBook:
     def take(self, ticket: int) -> Lease | None:
         """Return a lease when it is this waiter's turn; else it waits on. Raises LeaseLost for a forgotten ticket."""
         with writing(self._engine) as session:
+            before = session.exec(select(BoardLease).where(BoardLease.ticket == ticket)).first()
+            if before is not None and before.owner is not None:  # the answer was lost
+                return _lease(before)
             found = self._turn(session, ticket)
             if found is None:
                 return None
             lease, wanted, now = found
+            lease.ticket = ticket
             if lease.owner is not None:
                 _note(session, lease.board, now, "lapsed", lease.owner, lease.purpose or "")
             lease.token = max(lease.token + 1, int(now * 1000))  # rises also when the store was made anew
@@ -65,23 +76,27 @@ class LeaseBook:
     def reserve(self, ticket: int, seconds: float) -> Reservation | None:
         """As `take`, but keep the board for its owner's leases, for so long."""
         with writing(self._engine) as session:
+            before = session.exec(select(BoardLease).where(BoardLease.reserved_ticket == ticket)).first()
+            if before is not None and before.reserved_by is not None:  # the answer was lost
+                return _reservation(before)
             found = self._turn(session, ticket)
             if found is None:
                 return None
             row, wanted, now = found
+            row.reserved_ticket = ticket
             row.reserved_by, row.reserved_for, row.reserved_until_s = wanted.owner, wanted.purpose, now + seconds
             _note(session, row.board, now, "reserved", wanted.owner, wanted.purpose)
             return _reservation(row)
 
     def _turn(self, session: Session, ticket: int) -> tuple[BoardLease, Wanted, float] | None:
         """Return the board whose turn it is for a waiter, who then waits no more. Raises LeaseLost."""
-        _one_at_a_time(session)
         now = _now(session)
         row = session.get(LeaseRequest, ticket)
         if row is None:
             raise LeaseLost(f"the request {ticket} is forgotten: it was not repeated for {self._request_ttl_s:g} s; "
                             "ask again")
-        row.expires_s = now + self._request_ttl_s
+        if row.expires_s - now < self._request_ttl_s / 2:  # not every time: a commit with nothing in it costs nothing
+            row.expires_s = now + self._request_ttl_s
         waiting = in_order(_requests(session, now))
         boards = {board.board: board for board in session.exec(select(BoardLease))}
         free = {request.ticket: [name for name in request.wanted.boards
@@ -123,7 +138,7 @@ class LeaseBook:
     def unreserve(self, board: str) -> Reservation | None:
         """End a board's reservation and return it; None where there is none."""
         with writing(self._engine) as session:
-            row, now = session.get(BoardLease, board, with_for_update=True), _now(session)
+            row, now = session.get(BoardLease, board), _now(session)
             if row is None or not _is_reserved(row, now):
                 return None
             ended = _reservation(row)
@@ -176,12 +191,6 @@ def _is_free(row: BoardLease, owner: str, now: float) -> bool:
     return not _is_leased(row, now) and not (_is_reserved(row, now) and row.reserved_by != owner)
 
 
-def _one_at_a_time(session: Session) -> None:
-    """Keep others from deciding who is next meanwhile; a writer in SQLite is alone in any case."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.connection().execute(text("LOCK TABLE lease_request IN EXCLUSIVE MODE"))
-
-
 def _now(session: Session) -> float:
     clock = _CLOCKS[session.get_bind().dialect.name]
     return float(session.connection().execute(select(literal_column(clock))).scalar_one())
@@ -202,7 +211,7 @@ def _requests(session: Session, now: float, forget: bool = True) -> list[Request
 
 def _own(session: Session, lease: Lease) -> BoardLease | None:
     return session.exec(select(BoardLease).where(BoardLease.board == lease.board, BoardLease.token == lease.token,
-                                                 col(BoardLease.owner).is_not(None)).with_for_update()).first()
+                                                 col(BoardLease.owner).is_not(None))).first()
 
 
 def _instead(session: Session, lease: Lease) -> str:

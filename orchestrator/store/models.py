@@ -132,7 +132,8 @@ class LayerMeasurementRow(Base, table=True):
     """One layer on one board: what cost models learn from."""
 
     __tablename__ = "layer_measurement"
-    __table_args__ = (UniqueConstraint("point", "board", "runtime", "runtime_version", "threads"),)
+    __table_args__ = (UniqueConstraint("point", "board", "runtime", "runtime_version", "threads",
+                                       name="uq_layer_measurement_point_where"),)
 
     id: uuid.UUID = Field(primary_key=True)
     point: str
@@ -179,11 +180,11 @@ class KernelScheduleRow(Base, table=True):
     """Digest of what kernels are written by."""
     tile: list[int] = Field(sa_type=JSON)
     """Pixels, vectors, whether the weights stay."""
-    default_ns: int
-    best_ns: int
+    default_ns: int = Field(sa_type=BigInteger)
+    best_ns: int = Field(sa_type=BigInteger)
     tiles: int
     """How many were measured."""
-    code_bytes: int
+    code_bytes: int = Field(sa_type=BigInteger)
     """Of the kernel with this tile."""
     reason: str | None = Field(default=None, sa_type=Text)
     """Why it does not run there; then nothing was measured."""
@@ -228,6 +229,14 @@ class StudyStep(Base, table=True):
     step_key: str = Field(primary_key=True, foreign_key="step.key", ondelete="CASCADE", index=True)
 
 
+class StoreIdentity(Base, table=True):
+    """One row: which database this is."""
+
+    __tablename__ = "store_identity"
+
+    id: uuid.UUID = Field(primary_key=True)
+
+
 class BoardLease(Base, table=True):
     """Who has a board; the row stays when nobody has it, for its token."""
 
@@ -235,6 +244,8 @@ class BoardLease(Base, table=True):
 
     board: str = Field(primary_key=True)
     token: int = Field(sa_type=BigInteger)
+    ticket: int | None = Field(default=None, sa_type=BigInteger)
+    """Of the request that led to the lease."""
     owner: str | None = None
     purpose: str | None = None
     granted_s: float | None = None
@@ -244,6 +255,7 @@ class BoardLease(Base, table=True):
     """Who alone may lease it until then."""
     reserved_for: str | None = None
     reserved_until_s: float | None = None
+    reserved_ticket: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class BoardEventRow(Base, table=True):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from orchestrator.store.errors import StoreUnsupported, StoreUnusable
 
@@ -14,11 +17,31 @@ INVENTORY_VARIABLE = "ORCHESTRATOR_INVENTORY"
 INVENTORY_NAME = "inventory.yaml"
 FOLDER_NAME = ".orchestrator"
 DATABASE_NAME = "orchestrator.db"
-_SQLITE = "sqlite:///"
+_SQLITE, _POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
+_FOLDER_KEY = "folder"
+"""Of a database's URL: where the files lie."""
 
 
-def find_store(explicit: str | None, environ: Mapping[str, str], cwd: Path) -> Path:
-    """Return the store's folder, which need not exist yet.
+@dataclass(frozen=True, slots=True)
+class StorePlace:
+    """A folder, and where its tables are not in it, a database."""
+
+    folder: Path
+    url: URL | None = None
+    """Of PostgreSQL."""
+
+    def __str__(self) -> str:
+        """Return how people call it, without its password."""
+        return str(self.folder) if self.url is None else self.url.render_as_string(hide_password=True)
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether there is a store; a database is asked only when it is opened."""
+        return self.url is not None or (self.folder / DATABASE_NAME).is_file()
+
+
+def find_store(explicit: str | None, environ: Mapping[str, str], cwd: Path) -> StorePlace:
+    """Return where the store is, which need not exist yet.
 
     In this order: `explicit` (--store), ORCHESTRATOR_STORE, `.orchestrator/` beside the nearest
     inventory.yaml from `cwd` upwards, the user's data folder. Raises StoreUnsupported,
@@ -26,9 +49,9 @@ def find_store(explicit: str | None, environ: Mapping[str, str], cwd: Path) -> P
     """
     for text, source in ((explicit, "--store"), (environ.get(STORE_VARIABLE), STORE_VARIABLE)):
         if text:
-            return store_folder(text, cwd, source)
+            return store_at(text, cwd, source)
     nearest = _nearest_inventory(cwd)
-    return nearest.parent / FOLDER_NAME if nearest else user_folder()
+    return StorePlace(nearest.parent / FOLDER_NAME if nearest else user_folder())
 
 
 def find_inventory(explicit: str | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
@@ -50,29 +73,50 @@ def user_folder() -> Path:
     return platformdirs.user_data_path("hil-orchestrator", appauthor=False)
 
 
-def store_folder(text: str, cwd: Path, source: str = "--store") -> Path:
-    """Turn a path or a sqlite:/// URL into the store's folder.
+def store_at(text: str, cwd: Path, source: str = "--store") -> StorePlace:
+    """Read a path, a sqlite:/// URL or a postgresql:// URL.
 
     Args:
-        text: what the user wrote; relative paths count from `cwd`, `~` is the home folder.
+        text: what the user wrote; relative paths count from `cwd`, `~` is the home folder. A database's files lie in
+            `?folder=PATH`, else in the user's data folder.
         cwd: an absolute path.
         source: what to call the setting in an error.
 
     Raises:
         StoreUnsupported: for a URL of another database.
-        StoreUnusable: when the path is a file.
+        StoreUnusable: when the path is a file, or the URL is none.
     """
+    if text.startswith(_POSTGRES):
+        return _database(text, cwd, source)
     if "://" in text and not text.startswith(_SQLITE):
         scheme = text.partition("://")[0]
-        raise StoreUnsupported(f"{source}: this version keeps its store in a folder (SQLite) only, got a "
-                               f"{scheme}:// URL; give the path of a folder, e.g. {source} ./{FOLDER_NAME}")
+        raise StoreUnsupported(f"{source}: expected the path of a folder, or a postgresql:// URL, got a {scheme}:// "
+                               f"URL; e.g. {source} ./{FOLDER_NAME}")
     folder = cwd / Path(text.removeprefix(_SQLITE)).expanduser()
     if folder.name == DATABASE_NAME:
         folder = folder.parent
     if folder.exists() and not folder.is_dir():
         raise StoreUnusable(f"{source}: expected a folder, got the file {folder}; give the folder that holds "
                             f"{DATABASE_NAME}, or a new one")
-    return folder
+    return StorePlace(folder)
+
+
+def _database(text: str, cwd: Path, source: str) -> StorePlace:
+    expected = f"{source}: expected postgresql://USER@HOST:PORT/DATABASE?folder=PATH (the folder may be left out)"
+    try:
+        url = make_url(text).set(drivername="postgresql")
+    except (ArgumentError, ValueError) as error:
+        raise StoreUnusable(expected) from error
+    if not url.database:
+        raise StoreUnusable(f"{expected}, got none of a database")
+    given = url.query.get(_FOLDER_KEY)
+    if isinstance(given, str):
+        folder = cwd / Path(given).expanduser()
+    else:
+        folder = user_folder() / "databases" / f"{url.host or 'localhost'}-{url.port or 5432}-{url.database}"
+    if folder.exists() and not folder.is_dir():
+        raise StoreUnusable(f"{source}: folder: expected a folder, got the file {folder}")
+    return StorePlace(folder, url.difference_update_query([_FOLDER_KEY]))
 
 
 def _nearest_inventory(cwd: Path) -> Path | None:

@@ -17,11 +17,12 @@ from sqlmodel import col, select
 from orchestrator.store import layer_rows, schedule_rows, step_rows, study_rows, trial_rows
 from orchestrator.store.claims import this_process
 from orchestrator.store.cleanup import remove_study
-from orchestrator.store.database import BUSY_TIMEOUT_S, make_engine, migrate, reading, writing
+from orchestrator.store.database import BUSY_TIMEOUT_S, migrate, migrate_server, open_engine, reading, writing
 from orchestrator.store.errors import StoreUnusable
+from orchestrator.store.lasting import lasting
 from orchestrator.store.lease_book import LeaseBook
-from orchestrator.store.models import BoardDeath, Study, Trial
-from orchestrator.store.places import DATABASE_NAME, store_folder
+from orchestrator.store.models import BoardDeath, StoreIdentity, Study, Trial
+from orchestrator.store.places import DATABASE_NAME, StorePlace, store_at
 from orchestrator.store.records import (
     CostModelRecord,
     Evaluation,
@@ -55,16 +56,19 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@lasting
 class Store:
-    """A folder with the database, `blobs/`, `journals/` and `logs/`.
+    """A folder with the database (or one on a server), `blobs/`, `journals/` and `logs/`.
 
     Threads may share it; each of its methods uses a connection of its own. All of them raise
-    StoreBusy, DiskFull and StoreUnusable.
+    StoreBusy, StoreUnreachable, DiskFull and StoreUnusable.
     """
 
-    def __init__(self, folder: Path, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, folder: Path, engine: Engine, clock: Callable[[], datetime] = utc_now,
+                 place: StorePlace | None = None) -> None:
         """Use a migrated database; `Store.open` is the usual way."""
         self.folder = folder
+        self.place = place or StorePlace(folder)
         self.blobs = BlobStore(folder / "blobs")
         self._engine = engine
         self.leases = LeaseBook(engine)
@@ -72,21 +76,24 @@ class Store:
         self._token = uuid.uuid4()
 
     @classmethod
-    def open(cls, folder: Path | str, clock: Callable[[], datetime] = utc_now,
+    def open(cls, at: StorePlace | Path | str, clock: Callable[[], datetime] = utc_now,
              busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
-        """Open the store in `folder`; create it, or bring its tables up to date, when needed.
+        """Open the store in a folder or a database; create it, or bring its tables up to date, when needed.
 
-        Raises StoreUnsupported, StoreTooNew, StoreUnusable, StoreBusy.
+        Raises StoreUnsupported, StoreTooNew, StoreUnusable, StoreUnreachable, StoreBusy.
         """
-        place = store_folder(str(folder), Path.cwd(), "store")
+        place = at if isinstance(at, StorePlace) else store_at(str(at), Path.cwd(), "store")
         try:
             for name in ("blobs", "journals", "logs"):
-                (place / name).mkdir(parents=True, exist_ok=True)
+                (place.folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreUnusable(f"store {place}: cannot be created ({error.strerror}); choose another with "
+            raise StoreUnusable(f"store {place.folder}: cannot be created ({error.strerror}); choose another with "
                                 "--store") from error
-        migrate(place / DATABASE_NAME, busy_timeout_s)
-        store = cls(place, make_engine(place / DATABASE_NAME, busy_timeout_s), clock)
+        if place.url is not None:
+            migrate_server(place)
+        else:
+            migrate(place.folder / DATABASE_NAME, busy_timeout_s)
+        store = cls(place.folder, open_engine(place, busy_timeout_s), clock, place)
         store.blobs.remove_leftovers(_LEFTOVER_S)
         return store
 
@@ -103,7 +110,10 @@ class Store:
     @property
     def identity(self) -> str:
         """What tokens of leases belong to: they rise within one database."""
-        return f"{socket.gethostname()}:{self.folder}"
+        if self.place.url is None:  # a copy of the folder is another store, whatever is in it
+            return f"{socket.gethostname()}:{self.folder}"
+        with reading(self._engine) as session:
+            return str(session.exec(select(StoreIdentity.id)).one())
 
     def journal_path(self, study_id: uuid.UUID) -> Path:
         """Return the file of the study's Optuna journal."""

@@ -75,7 +75,8 @@ def finish(session: Session, row: Trial, state: TrialState, reason: str | None, 
         MeasurementRow.trial_id == row.id, MeasurementRow.purpose == Purpose.SEARCH.value)).first()
     if state is TrialState.COMPLETE and measured is None:
         raise ValueError(f"trial {row.number}: COMPLETE needs a measurement, got none")
-    row.state, row.reason, row.finished_at = state.value, reason, now
+    row.state, row.finished_at = state.value, now
+    row.reason = None if reason is None else reason.replace("\0", "\ufffd")  # which a server's texts cannot hold
     return trial_record(row)
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from device_farm.errors import LeaseLost
 from device_farm.leases import Wanted
-from orchestrator.store.database import make_engine
+from orchestrator.store.database import open_engine
 from orchestrator.store.lease_book import LeaseBook
+from orchestrator.store.places import store_at
 
 
 def main() -> None:
     """Work for some seconds; print a line of JSON for every lease."""
-    file, folder, boards, number, ttl_s, seconds = sys.argv[1:]
-    book, rng = LeaseBook(make_engine(Path(file)), float(ttl_s)), random.Random(int(number))  # noqa: S311
+    at, folder, boards, number, ttl_s, seconds = sys.argv[1:]
+    book = LeaseBook(open_engine(store_at(at, Path("/"))), float(ttl_s))
+    rng = random.Random(int(number))  # noqa: S311
     names, end = boards.split(","), time.monotonic() + float(seconds)
     while time.monotonic() < end:
         ticket = book.ask(Wanted(tuple(names), f"worker {number}", "test"))
@@ -35,7 +37,8 @@ def main() -> None:
             book.withdraw(ticket)
             return
         alone = work(Path(folder) / lease.board)
-        sys.stdout.write(json.dumps({"board": lease.board, "token": lease.token, "alone": alone}) + "\n")
+        sys.stdout.write(json.dumps({"board": lease.board, "token": lease.token, "alone": alone,
+                                     "ended": time.monotonic()}) + "\n")
         sys.stdout.flush()
         book.release(lease)
 

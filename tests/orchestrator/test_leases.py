@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ import pytest
 
 from device_farm.errors import LeaseLost
 from device_farm.leases import Lease, LeaseStore, Request, Wanted, assigned, in_order
-from orchestrator.store.database import make_engine, migrate
+from orchestrator.store.database import open_engine
 from orchestrator.store.lease_book import LeaseBook
+from orchestrator.store.places import StorePlace, store_at
+from orchestrator.store.store import Store
+from tests.postgres import address, running_postgres
 
 PROCESSES, SECONDS = 16, 6.0
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -60,14 +63,14 @@ class TestWhoIsNext:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    migrate(tmp_path / "store.db")
-    return tmp_path / "store.db"
+def place(store_place: StorePlace) -> StorePlace:
+    Store.open(store_place).close()
+    return store_place
 
 
 @pytest.fixture
-def book(file: Path) -> Iterator[LeaseBook]:
-    engine = make_engine(file)
+def book(place: StorePlace) -> Iterator[LeaseBook]:
+    engine = open_engine(place)
     yield LeaseBook(engine, ttl_s=0.5, request_ttl_s=0.5)
     engine.dispose()
 
@@ -175,6 +178,15 @@ class TestBook:
         with pytest.raises(LeaseLost, match="forgotten"):
             book.take(gone)
 
+    def test_an_answer_that_was_lost_is_given_again(self, book: LeaseBook) -> None:
+        ticket, other = book.ask(Wanted(("a",), "me", "test")), book.ask(Wanted(("b",), "me", "test"))
+        lease, kept = book.take(ticket), book.reserve(other, 60)
+        assert lease is not None and book.take(ticket) == lease
+        assert kept is not None and book.reserve(other, 60) == kept
+        book.release(lease)
+        with pytest.raises(LeaseLost):
+            book.take(ticket)
+
     def test_withdrawn_is_gone(self, book: LeaseBook) -> None:
         taken(book, "a")
         ticket = book.ask(Wanted(("a",), "me", "test"))
@@ -182,41 +194,75 @@ class TestBook:
         assert book.requests() == ()
 
 
-def test_no_board_has_two_owners_under_sixteen_processes(file: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "boards"
+def worked(place: StorePlace, folder: Path, ttl_s: float, disturb: Callable[[], None]) -> list[dict[str, Any]]:
+    """Let processes lease four boards for some seconds; return every lease, and whether its owner was alone."""
     folder.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    children = [subprocess.Popen([sys.executable, "-m", "tests.orchestrator.lease_worker", str(file), str(folder),
-                                  "a,b,c,d", str(number), "30", str(SECONDS)], env=environment, text=True,
+    children = [subprocess.Popen([sys.executable, "-m", "tests.orchestrator.lease_worker", address(place), str(folder),
+                                  "a,b,c,d", str(number), str(ttl_s), str(SECONDS)], env=environment(), text=True,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) for number in range(PROCESSES)]
     try:
-        printed = [child.communicate(timeout=120) for child in children]
+        disturb()
+        printed = [child.communicate(timeout=180) for child in children]
     finally:
         for child in children:
             child.kill()
     assert [err for _, err in printed if err] == []
-    leases: list[dict[str, Any]] = [json.loads(line) for out, _ in printed for line in out.splitlines()]
+    return [json.loads(line) for out, _ in printed for line in out.splitlines()]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def test_no_board_has_two_owners_under_sixteen_processes(place: StorePlace, tmp_path: Path) -> None:
+    leases = worked(place, tmp_path / "boards", 30, lambda: None)
     assert all(lease["alone"] for lease in leases)
     given = [(lease["board"], lease["token"]) for lease in leases]
-    assert len(given) == len(set(given)) > 50 * SECONDS / 6
+    assert len(given) == len(set(given)) > 50
     assert {board for board, _ in given} == set("abcd")
 
 
-def test_the_board_of_a_killed_owner_is_given_again_when_its_time_is_over(file: Path) -> None:
+def test_a_server_that_crashes_gives_no_board_twice(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        place = store_at(f"{server.new_database('store')}?folder={tmp_path / 'files'}", Path("/"))
+        Store.open(place).close()
+        started: list[float] = []
+
+        def crash() -> None:
+            while not any((tmp_path / "boards").iterdir()):  # none has begun
+                time.sleep(0.1)
+            for _ in range(2):
+                time.sleep(1.0)
+                server.stop("immediate")
+                time.sleep(0.3)
+                server.start()
+                started.append(time.monotonic())
+
+        leases = worked(place, tmp_path / "boards", 30, crash)
+        assert all(lease["alone"] for lease in leases)
+        given = [(lease["board"], lease["token"]) for lease in leases]
+        assert len(given) == len(set(given)) > 20
+        assert max(lease["ended"] for lease in leases) > started[-1], "they work on after the last restart"
+
+
+def test_the_board_of_a_killed_owner_is_given_again_when_its_time_is_over(place: StorePlace) -> None:
     code = ("import sys, time; from pathlib import Path; from device_farm.leases import Wanted\n"
-            "from orchestrator.store.database import make_engine; from orchestrator.store.lease_book import LeaseBook\n"
-            "book = LeaseBook(make_engine(Path(sys.argv[1])), 3.0)\n"
+            "from orchestrator.store.database import open_engine; from orchestrator.store.lease_book import LeaseBook\n"
+            "from orchestrator.store.places import store_at\n"
+            "book = LeaseBook(open_engine(store_at(sys.argv[1], Path('/'))), 3.0)\n"
             "print(book.take(book.ask(Wanted(('a',), 'killed', 'test'))).token, flush=True); time.sleep(600)")
-    child = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True,
-                             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    child = subprocess.Popen([sys.executable, "-c", code, address(place)], stdout=subprocess.PIPE, text=True,
+                             env=environment())
     with child:
         assert child.stdout is not None and (token := int(child.stdout.readline())) > 0
         began = time.monotonic()
         child.kill()
-    book = LeaseBook(make_engine(file), 3.0)
+    engine = open_engine(place)
+    book = LeaseBook(engine, 3.0)
     ticket, lease = book.ask(Wanted(("a",), "me", "test")), None
     while lease is None and time.monotonic() < began + 30:
         lease = book.take(ticket)
         time.sleep(0.05)
     assert lease is not None and lease.token > token
     assert 2.5 < time.monotonic() - began < 10
+    engine.dispose()

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,13 +26,14 @@ from sqlalchemy import event, inspect
 
 import orchestrator
 from orchestrator.store.claims import LAPSE_S, is_live, this_process
-from orchestrator.store.database import HEAD, make_engine, migrate
+from orchestrator.store.database import HEAD, make_engine, open_engine
 from orchestrator.store.errors import (
     CandidateExists,
     DiskFull,
     MeasurementExists,
     StoreBusy,
     StoreTooNew,
+    StoreUnreachable,
     StoreUnusable,
     StudyExists,
     StudyInUse,
@@ -39,9 +41,10 @@ from orchestrator.store.errors import (
     TrialFinished,
     TrialNotFound,
 )
+from orchestrator.store.lasting import lasting
 from orchestrator.store.migrations.config import migration_config
 from orchestrator.store.models import MeasurementRow
-from orchestrator.store.places import DATABASE_NAME
+from orchestrator.store.places import DATABASE_NAME, StorePlace, store_at
 from orchestrator.store.records import (
     Evaluation,
     NewStudy,
@@ -62,6 +65,7 @@ from profilers.measurement import KernelTime, Measurement, Sensors
 from recipes.blobs import BlobMissing
 from search.candidate import Candidate
 from search.space import FLOAT32, Layer, LayerConfig, Scheme, SearchSpace
+from tests.postgres import address, running_postgres
 
 INT8 = LayerConfig(8, 8, Scheme.STATIC)
 W8 = LayerConfig(8, 32, Scheme.DYNAMIC)
@@ -113,8 +117,8 @@ def run_trial(store: Store, study: StudyRecord, number: int) -> TrialRecord:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "store") as opened:
+def store(store_place: StorePlace) -> Iterator[Store]:
+    with Store.open(store_place) as opened:
         yield opened
 
 
@@ -322,10 +326,10 @@ def test_a_step_whose_blob_is_gone_is_built_again(store: Store, study: StudyReco
 # The file
 
 
-def test_migrations_go_up_and_down_and_equal_the_models(tmp_path: Path) -> None:
-    file = tmp_path / DATABASE_NAME
-    migrate(file)
-    engine = make_engine(file, foreign_keys=False)
+def test_migrations_go_up_and_down_and_equal_the_models(store_place: StorePlace) -> None:
+    Store.open(store_place).close()
+    engine = open_engine(store_place) if store_place.url else make_engine(store_place.folder / DATABASE_NAME,
+                                                                          foreign_keys=False)
     with engine.connect() as connection, connection.begin():
         config = migration_config(connection)
         assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
@@ -334,8 +338,8 @@ def test_migrations_go_up_and_down_and_equal_the_models(tmp_path: Path) -> None:
         assert inspect(connection).get_table_names() == ["orchestrator_version"]
         command.upgrade(config, "head")
         command.check(config)
+        assert {"study", "trial", "evaluation", "measurement", "step"} < set(inspect(connection).get_table_names())
     engine.dispose()
-    assert {"study", "trial", "evaluation", "measurement", "step"} < tables(file)
 
 
 def test_a_store_that_cannot_be_written_is_named_with_its_reason(tmp_path: Path) -> None:
@@ -395,6 +399,68 @@ def test_a_locked_or_full_database_says_so(tmp_path: Path) -> None:
         assert store.studies() == ()
 
 
+# A server
+
+
+def test_a_server_that_is_restarted_is_waited_for(tmp_path: Path) -> None:
+    with running_postgres() as server, Store.open(store_at(
+            f"{server.new_database('store')}?folder={tmp_path}", Path("/"))) as store:
+        study = store.create_study(new_study())
+        run_trial(store, study, 0)
+        for how in ("fast", "immediate"):
+            server.stop(how)
+            timer = threading.Timer(1.0, server.start)
+            timer.start()
+            began = time.monotonic()
+            run_trial(store, study, len(store.trials(study.id)))
+            assert time.monotonic() - began > 0.5
+            timer.join()
+        assert [trial.number for trial in store.trials(study.id)] == [0, 1, 2]
+
+
+def test_a_commit_that_was_not_answered_is_not_repeated() -> None:
+    calls: list[bool] = []
+
+    @lasting
+    class Book:
+        def put(self, *uncertain: bool) -> int:
+            calls.append(True)
+            if len(calls) <= len(uncertain):
+                raise StoreUnreachable("restarted", uncertain[len(calls) - 1])
+            return len(calls)
+
+    assert Book().put(False, False) == 3
+    calls.clear()
+    with pytest.raises(StoreUnreachable):
+        Book().put(False, True)
+    assert len(calls) == 2
+
+
+def test_a_server_that_is_not_there_or_refuses_is_said_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(StoreUnreachable, match="postgresql://me@127.0.0.1:1/db.*no connection.*see whether the server"):
+        Store.open(store_at(f"postgresql://me@127.0.0.1:1/db?folder={tmp_path}", Path("/")))
+    assert time.monotonic() - began < 5
+    with running_postgres() as server:
+        url = server.new_database("store")
+        with pytest.raises(StoreUnreachable, match='database "nope" does not exist'):
+            Store.open(store_at(f"{url.replace('/store', '/nope')}?folder={tmp_path}", Path("/")))
+        place = store_at(f"{url}?folder={tmp_path}", Path("/"))
+        engine = open_engine(place)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE photos (id int)")
+        engine.dispose()
+        with pytest.raises(StoreUnusable, match="another program.*photos"):
+            Store.open(place)
+
+
+def test_what_a_server_does_not_take_is_kept_all_the_same(store: Store, study: StudyRecord) -> None:
+    """A crashed runtime's standard error may hold any byte."""
+    trial = store.add_trial(study.id, candidate(0), TrialRole.SEARCH)
+    store.finish_trial(trial.id, TrialState.INFEASIBLE, "SIGSEGV: \x00\x01")
+    assert store.trials(study.id)[0].reason == "SIGSEGV: \ufffd\x01"
+
+
 # Several processes
 
 
@@ -408,7 +474,7 @@ def helper(*arguments: object) -> subprocess.Popen[str]:
 
 
 def test_a_second_controller_is_refused_until_the_first_is_dead(store: Store) -> None:
-    with helper("hold", store.folder) as other:
+    with helper("hold", address(store.place)) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         study = store.study("first")
@@ -421,7 +487,7 @@ def test_a_second_controller_is_refused_until_the_first_is_dead(store: Store) ->
         other.wait()
         assert store.study("first").status is StudyStatus.INTERRUPTED
         assert store.claim(study.id).status is StudyStatus.RUNNING
-    with Store.open(store.folder) as twin:
+    with Store.open(store.place) as twin:
         with pytest.raises(StudyInUse, match=f"process {os.getpid()} "):
             twin.claim(study.id)
         with pytest.raises(StudyInUse, match="took it over"):
@@ -446,7 +512,7 @@ def test_a_claim_from_elsewhere_lapses_with_its_heartbeat() -> None:
 
 
 def test_readers_see_whole_trials_while_another_process_writes(store: Store) -> None:
-    with helper("write", store.folder, "first", 40) as writer:
+    with helper("write", address(store.place), "first", 40) as writer:
         seen = 0
         while writer.poll() is None:
             for study in store.studies():
@@ -461,7 +527,8 @@ def test_readers_see_whole_trials_while_another_process_writes(store: Store) -> 
 
 
 def test_writers_of_two_studies_wait_for_each_other(store: Store) -> None:
-    with helper("write", store.folder, "first", 60) as one, helper("write", store.folder, "second", 60) as two:
+    place = address(store.place)
+    with helper("write", place, "first", 60) as one, helper("write", place, "second", 60) as two:
         assert (one.wait(), two.wait()) == (0, 0)
     assert [len(store.trials(study.id)) for study in store.studies()] == [60, 60]
 
@@ -482,7 +549,7 @@ def test_many_processes_may_open_a_new_store_at_once(tmp_path: Path) -> None:
     assert done.returncode == 0, output
 
 
-def write_trials(folder: Path, name: str, count: int, report: int | None = None) -> None:
+def write_trials(folder: Path | str, name: str, count: int, report: int | None = None) -> None:
     with Store.open(folder) as store:
         try:
             study = store.study(name)
@@ -554,7 +621,7 @@ def open_together(root: Path) -> None:
             sys.exit(f"turn {turn}: a process could not open the store")
 
 
-def hold(folder: Path) -> None:
+def hold(folder: str) -> None:
     with Store.open(folder) as store:
         store.create_study(new_study())
         sys.stdout.write("held\n")
@@ -565,9 +632,9 @@ def hold(folder: Path) -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["hold", place]:
-            hold(Path(place))
+            hold(place)
         case ["write", place, name, how_many]:
-            write_trials(Path(place), name, int(how_many))
+            write_trials(place, name, int(how_many))
         case ["together", place]:
             open_together(Path(place))
         case ["killed", place, flag]:

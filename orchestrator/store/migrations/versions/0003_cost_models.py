@@ -12,6 +12,11 @@ revision: str = "0003"
 down_revision: str | None = "0002"
 
 
+_UNIQUE = {"sqlite": "uq_layer_measurement_point_board_runtime_runtime_version_threads",
+           "postgresql": "uq_layer_measurement_point_where"}
+"""A server's names end at 63 characters; 0006 gives SQLite the same one."""
+
+
 def upgrade() -> None:
     op.create_table(
         "layer_measurement",
@@ -35,7 +40,7 @@ def upgrade() -> None:
         sa.Column("measured_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_layer_measurement"),
         sa.UniqueConstraint("point", "board", "runtime", "runtime_version", "threads",
-                            name="uq_layer_measurement_point_board_runtime_runtime_version_threads")
+                            name=_UNIQUE[op.get_bind().dialect.name])
     )
     op.create_index("ix_layer_measurement_kind", "layer_measurement", ["kind"])
     op.create_table(
