@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -25,6 +26,8 @@ class Wanted:
     """What for: `study 'x' (pid 812)`, `nightly`."""
     priority: int = 0
     """Greater ones come first."""
+    key: uuid.UUID = field(default_factory=uuid.uuid4, compare=False)
+    """Who asks again because the answer was lost waits once."""
 
     def __post_init__(self) -> None:
         if not self.boards:

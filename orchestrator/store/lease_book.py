@@ -37,8 +37,7 @@ REMEMBERED_S = 180 * 86400.0
 class LeaseBook:
     """A `LeaseStore` in a database. Threads and processes may share it.
 
-    Every method may be called again when its answer was lost: a repeated `ask` waits twice, until one of both is
-    forgotten.
+    Every method may be called again when its answer was lost.
     """
 
     def __init__(self, engine: Engine, ttl_s: float = TTL_S, request_ttl_s: float = REQUEST_TTL_S) -> None:
@@ -48,7 +47,10 @@ class LeaseBook:
         """Begin to wait; return the ticket."""
         with writing(self._engine) as session:
             now = _now(session)
-            row = LeaseRequest(boards=list(wanted.boards), owner=wanted.owner, purpose=wanted.purpose,
+            before = session.exec(select(LeaseRequest.ticket).where(LeaseRequest.key == wanted.key)).first()
+            if before is not None:
+                return before
+            row = LeaseRequest(key=wanted.key, boards=list(wanted.boards), owner=wanted.owner, purpose=wanted.purpose,
                                priority=wanted.priority, asked_s=now, expires_s=now + self._request_ttl_s)
             session.add(row)
             session.flush()
@@ -105,7 +107,7 @@ class LeaseBook:
         name = assigned(waiting, free).get(ticket)
         if name is None:
             return None
-        wanted = Wanted(tuple(row.boards), row.owner, row.purpose, row.priority)
+        wanted = Wanted(tuple(row.boards), row.owner, row.purpose, row.priority, row.key)
         session.delete(row)
         board = boards.get(name) or BoardLease(board=name, token=0)
         session.add(board)
@@ -204,7 +206,7 @@ def _requests(session: Session, now: float, forget: bool = True) -> list[Request
             if forget:
                 session.delete(row)
             continue
-        wanted = Wanted(tuple(row.boards), row.owner, row.purpose, row.priority)
+        wanted = Wanted(tuple(row.boards), row.owner, row.purpose, row.priority, row.key)
         found.append(Request(row.ticket or 0, wanted, _time(row.asked_s)))
     return found
 

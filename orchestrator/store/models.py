@@ -279,6 +279,7 @@ class LeaseRequest(Base, table=True):
     __table_args__: ClassVar[dict[str, bool]] = {"sqlite_autoincrement": True}
 
     ticket: int | None = Field(default=None, sa_type=BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    key: uuid.UUID = Field(unique=True)
     boards: list[str] = Field(sa_type=JSON)
     owner: str
     purpose: str

@@ -179,7 +179,9 @@ class TestBook:
             book.take(gone)
 
     def test_an_answer_that_was_lost_is_given_again(self, book: LeaseBook) -> None:
-        ticket, other = book.ask(Wanted(("a",), "me", "test")), book.ask(Wanted(("b",), "me", "test"))
+        wanted = Wanted(("a",), "me", "test")
+        ticket, other = book.ask(wanted), book.ask(Wanted(("b",), "me", "test"))
+        assert book.ask(wanted) == ticket
         lease, kept = book.take(ticket), book.reserve(other, 60)
         assert lease is not None and book.take(ticket) == lease
         assert kept is not None and book.reserve(other, 60) == kept

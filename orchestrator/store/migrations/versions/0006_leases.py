@@ -54,6 +54,7 @@ def upgrade() -> None:
     op.create_table(
         "lease_request",
         sa.Column("ticket", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("key", sa.Uuid(), nullable=False),
         sa.Column("boards", sa.JSON(), nullable=False),
         sa.Column("owner", sa.String(), nullable=False),
         sa.Column("purpose", sa.String(), nullable=False),
@@ -61,6 +62,7 @@ def upgrade() -> None:
         sa.Column("asked_s", sa.Float(), nullable=False),
         sa.Column("expires_s", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("ticket", name="pk_lease_request"),
+        sa.UniqueConstraint("key", name="uq_lease_request_key"),
         sqlite_autoincrement=True,
     )
     op.create_table(
