@@ -33,6 +33,7 @@ from device_farm.errors import (
     LeaseLost,
 )
 from device_farm.facts import BoardFacts
+from device_farm.leases import RENEW_S
 from orchestrator.leasing import PATIENCE_S, Leasing, Tenant
 from profilers.golden import Array, check_golden
 from profilers.measurement import Measurement, MeasureSettings
@@ -118,17 +119,18 @@ class Bench:
         return_s: how long to wait for a board that was lost while it ran a candidate.
         notice: told once why we wait.
         stop: set when the user wants no more waiting; a wait then ends in KeyboardInterrupt.
+        renew_s: how often the lease is renewed.
     """
 
     def __init__(self, name: str, kind: str, connect: Callable[[], BoardRunner], who: Tenant,
                  settings: MeasureSettings, deaths: DeathBook, patience_s: float = PATIENCE_S,
                  return_s: float | None = None, notice: Callable[[str], None] = log.info,
-                 stop: threading.Event | None = None) -> None:
+                 stop: threading.Event | None = None, renew_s: float = RENEW_S) -> None:
         self.name, self.settings = name, settings
         self.kind, self._connect, self._who = kind, connect, who
         self._deaths, self._patience_s, self._notice = deaths, patience_s, notice
         self._return_s = RETURN_S if return_s is None else return_s
-        self._stop = stop or threading.Event()
+        self._stop, self._renew_s = stop or threading.Event(), renew_s
         self._runner: BoardRunner | None = None
         self._leasing: Leasing | None = None
         self._boot: str | None = None
@@ -163,7 +165,7 @@ class Bench:
             KeyboardInterrupt: the user wants no more waiting.
         """
         if self._leasing is None:
-            self._leasing = Leasing(self._who, self._patience_s, self._notice, self._stop)
+            self._leasing = Leasing(self._who, self._patience_s, self._notice, self._stop, self._renew_s)
         deadline = time.monotonic() + self._patience_s
         told = False
         while True:
