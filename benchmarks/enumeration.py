@@ -112,7 +112,7 @@ def _evidence(bench: Workbench, configs: Mapping[str, LayerConfig]) -> Evidence 
     """Build, evaluate and measure; None when infeasible."""
     try:
         candidate, report = _report(bench, configs)
-        measurement = bench.bench.measure(Job(report.built.artifact, report.golden_inputs, report.golden_outputs,
+        measurement = bench.crew.measure(Job(report.built.artifact, report.golden_inputs, report.golden_outputs,
                                               tolerance(list(candidate.config_of.values()))))
     except InfeasibleCandidate:
         return None

@@ -78,7 +78,7 @@ def measure(bench: Workbench, count: int) -> tuple[float, list[float], list[floa
     begun = time.perf_counter()
     for job in jobs:
         start = time.perf_counter()
-        measurement = bench.bench.measure(job)
+        measurement = bench.crew.measure(job)
         overheads.append(time.perf_counter() - start - measurement.session_s)
         sessions.append(measurement.session_s)
     per_minute = 60 * count / (time.perf_counter() - begun)

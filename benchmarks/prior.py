@@ -75,7 +75,7 @@ def measured(bench: Workbench, candidates: list[Candidate], rounds: int) -> Floa
         report = result_of(future)
         jobs.append(Job(report.built.artifact, report.golden_inputs, report.golden_outputs,
                         tolerance(list(candidate.config_of.values()))))
-    runs = [[statistics.median(bench.bench.measure(job, SETTINGS).wall_ns) * 1e-9 for job in jobs]
+    runs = [[statistics.median(bench.crew.measure(job, SETTINGS).wall_ns) * 1e-9 for job in jobs]
             for _ in range(rounds)]
     spread = float(np.median(np.ptp(np.array(runs), axis=0) / np.median(runs, axis=0)))
     print(f"{bench.config.model}: {len(jobs)} candidates, {rounds} rounds that differ by {spread:.1%} (median)")

@@ -132,7 +132,7 @@ def check(bench: Workbench, base: Job, candidate: Candidate) -> Checked:
     own, test = job(bench, candidate)
     ratios = []
     for _ in range(AGAIN):
-        pair = [summarise([bench.bench.measure(j).wall_ns], "median").median for j in (own, base)]
+        pair = [summarise([bench.crew.measure(j).wall_ns], "median").median for j in (own, base)]
         ratios.append(pair[0] / pair[1])
     return Checked(statistics.median(ratios), test)
 
@@ -163,7 +163,7 @@ def case(console: Console, store: Store, inventory: Inventory, board: str, netwo
         base = next(m.candidate for m in studies[0].trials
                     if m.candidate.id == baseline(store, studies[0].name, parsed.needs))
         beside, checked = job(bench, base)[0], dict[str, Checked]()
-        bench.bench.set_reference(beside)
+        bench.crew.set_reference(beside)
         for study, count in product(studies, points):
             for candidate in finalists(study, count, parsed.factor, base.id):
                 if candidate.id not in checked:

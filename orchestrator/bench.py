@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -79,6 +79,9 @@ class BoardRunner(Protocol):
             runtime: str | None = None) -> None:
         """Run a file of examples. Raises InfeasibleCandidate or FarmError."""
 
+    def prefetch(self, artifact: Artifact, inputs: Path) -> None:
+        """Push what the board lacks, from another thread, on a connection of its own. Raises FarmError."""
+
     def close(self) -> None:
         """Let the board go; never raises."""
 
@@ -91,6 +94,19 @@ class DeathBook(Protocol):
 
     def add_death(self, artifact_sha256: str, board: str, kind: str, what: str) -> None:
         """Write down one more."""
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """What has happened under an artifact so far, on whichever boards."""
+
+    failures: list[Exception] = field(default_factory=list)
+    elsewhere: bool = False
+    """Another board could repeat it."""
+
+
+class TryElsewhere(Exception):
+    """The board is healthy, and the artifact failed there: another board is to repeat it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,14 +153,38 @@ class Bench:
         self._references: dict[str | None, Job] = {}
 
     def __enter__(self) -> Self:
-        """Connect; the board is leased with the first measurement. Raises FarmError."""
-        self._trying("connecting", lambda runner: None, locked=False)
+        """Connect."""
+        self.connect()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the board go, and give its lease back; never raises."""
         self._drop()
         self._leave()
+
+    def connect(self) -> None:
+        """Connect; the board is leased with the first measurement. Raises FarmError."""
+        self._trying("connecting", lambda runner: None, locked=False)
+
+    def abort(self) -> None:
+        """From another thread: break off what the board does; its thread ends with an error."""
+        runner = self._runner
+        if runner is not None:
+            runner.close()
+
+    def ready(self) -> None:
+        """Connect, lease the board and take its lock. Raises FarmError, KeyboardInterrupt."""
+        self._trying("taking the board", lambda runner: None)
+
+    def prefetch(self, job: Job) -> None:
+        """From another thread: push what a later job needs. Raises FarmError; what is missing is pushed again."""
+        runner = self._runner
+        if runner is not None:
+            runner.prefetch(job.artifact, job.golden_inputs)
 
     @property
     def runner(self) -> BoardRunner:
@@ -191,28 +231,37 @@ class Bench:
         """Return what stands beside a job: of its own runtime, else of the first that has one."""
         return self._references.get(job.runtime) or next(iter(self._references.values()), None)
 
-    def measure(self, job: Job, settings: MeasureSettings | None = None) -> Measurement:
+    def measure(self, job: Job, settings: MeasureSettings | None = None,
+                suspicion: Suspicion | None = None) -> Measurement:
         """Measure an artifact and compare its outputs with the host's.
+
+        Args:
+            job: the artifact.
+            settings: default: the bench's.
+            suspicion: what has happened under it on other boards.
 
         Raises:
             InfeasibleCandidate: the candidate's fault, see `_examined`.
+            TryElsewhere: it is unclear whose fault it is, and there is another board.
             FarmError: ours, after a bounded number of attempts.
             KeyboardInterrupt: the user wants no more waiting.
         """
-        session = self.session(job, settings)
+        session = self.session(job, settings, suspicion)
         check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
         return session.measurement
 
-    def session(self, job: Job, settings: MeasureSettings | None = None) -> MeasuredSession:
+    def session(self, job: Job, settings: MeasureSettings | None = None,
+                suspicion: Suspicion | None = None) -> MeasuredSession:
         """Measure an artifact whose outputs the caller judges. Raises as `measure`."""
-        return self._examined(job, lambda runner: runner.measure(
+        return self._examined(job, suspicion or Suspicion(), lambda runner: runner.measure(
             job.artifact, job.golden_inputs, settings or self.settings, job.runtime))
 
-    def run(self, job: Job, inputs: Path, outputs: Path) -> None:
+    def run(self, job: Job, inputs: Path, outputs: Path, suspicion: Suspicion | None = None) -> None:
         """Run a file of examples on the board. Raises as `measure`."""
-        self._examined(job, lambda runner: runner.run(job.artifact, inputs, outputs, runtime=job.runtime))
+        self._examined(job, suspicion or Suspicion(),
+                       lambda runner: runner.run(job.artifact, inputs, outputs, runtime=job.runtime))
 
-    def _examined(self, job: Job, action: Callable[[BoardRunner], T]) -> T:
+    def _examined(self, job: Job, suspicion: Suspicion, action: Callable[[BoardRunner], T]) -> T:
         """Do something with a candidate, and cross-examine an unclear death.
 
         When the artifact crashes or hangs, or the board is lost, the reference must pass on the board;
@@ -223,8 +272,7 @@ class Bench:
         reference = self._reference(job)
         if reference is None or reference.artifact.sha256 == job.artifact.sha256:
             return self._trying("running the reference", action)
-        failures: list[Exception] = []
-        lost = 0
+        failures, lost = suspicion.failures, 0
         while True:
             died = self._deaths.deaths(job.artifact.sha256, self.kind)
             if died >= FATAL:
@@ -239,7 +287,8 @@ class Bench:
             except ArtifactDied as error:
                 failures.append(error)
                 log.warning("%s; the reference artifact is run to see whose fault it is", error)
-                self._judge_board(reference)
+                self.judge(reference)
+                self._elsewhere(suspicion)
             except LOST as error:
                 if self._is_lost_lease() and lost < LOSSES:
                     lost += 1
@@ -248,6 +297,12 @@ class Bench:
                 self._notice(f"{self.name} was lost while it ran a candidate ({error}); waiting up to "
                              f"{self._return_s:.0f} s for it")
                 self._await_board(job, reference, self._boot)
+                self._elsewhere(suspicion)
+
+    def _elsewhere(self, suspicion: Suspicion) -> None:
+        """Raise TryElsewhere after a first failure, where there is another board."""
+        if suspicion.elsewhere and len(suspicion.failures) == 1:
+            raise TryElsewhere(f"{self.name} runs the reference, and not the candidate: {suspicion.failures[0]}")
 
     def _is_lost_lease(self) -> bool:
         """Tell whether the board is another's by now; then forget our lease."""
@@ -273,9 +328,9 @@ class Bench:
             raise
         if self._boot != boot:
             died("booted again")
-        self._judge_board(reference)
+        self.judge(reference)
 
-    def _judge_board(self, job: Job) -> None:
+    def judge(self, job: Job) -> Measurement:
         """Run the reference. Raises FarmError when the board does not even run that."""
         try:
             session = self._trying("running the reference", lambda runner: runner.measure(
@@ -283,6 +338,7 @@ class Bench:
             check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
         except InfeasibleCandidate as error:
             raise self.ill("the reference artifact", error) from error
+        return session.measurement
 
     def ill(self, what: str, error: InfeasibleCandidate) -> FarmError:
         """Return the farm's fault: the board fails with what it ran before, and what is no candidate."""

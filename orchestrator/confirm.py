@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.bench import Bench
+from orchestrator.crew import Crew
 from orchestrator.loop import Found
 from orchestrator.store.records import Purpose, TrialHistory
 from orchestrator.store.store import Store
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Sessions = dict[str, list[tuple[int, ...]]]
 
 
-def confirm(store: Store, bench: Bench, members: Mapping[str, Found], anchors: Mapping[str, Found],
+def confirm(store: Store, crew: Crew, members: Mapping[str, Found], anchors: Mapping[str, Found],
             sessions: Sessions, clear: Callable[[Sessions], bool], stop: Callable[[], bool]) -> None:
     """Measure every member once a round, in turn, until the answer is clear or the rounds are over.
 
@@ -36,7 +36,7 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], anchors: M
 
     Args:
         store: every measurement is kept there, as a confirmation of its round.
-        bench: the board.
+        crew: the boards; all rounds run on the one that leads. Where that is lost, the next one begins anew.
         members: candidate id -> what is confirmed.
         anchors: candidate id -> what is measured beside it: float32 and other baselines.
         sessions: candidate id -> wall times (ns) of each round, () where it was not measured; filled here.
@@ -46,34 +46,42 @@ def confirm(store: Store, bench: Bench, members: Mapping[str, Found], anchors: M
     Raises:
         FarmError: the board is lost, or no longer runs what it ran before.
     """
-    members = {**members, **anchors}
-    settings = replace(bench.settings, max_sampling_s=min(SAMPLING_S, bench.settings.max_sampling_s))
-    for identity, member in members.items():
+    everyone = {**members, **anchors}
+    settings = replace(crew.settings, max_sampling_s=min(SAMPLING_S, crew.settings.max_sampling_s))
+    board = crew.lead.name
+    for identity, member in everyone.items():
         if identity not in sessions:
-            sessions[identity] = rounds_of(store.history(member.trial.id), bench.name)
-    last = max(len(rounds) for rounds in sessions.values())
-    complete = sum(all(len(sessions[i]) > r and sessions[i][r] for i in members) for r in range(last))
-    while complete < LOOKS[-1] and not (complete in LOOKS and clear(sessions)):
-        for identity, member in members.items():
+            sessions[identity] = rounds_of(store.history(member.trial.id), board)
+    while True:
+        last = max(len(rounds) for rounds in sessions.values())
+        complete = sum(all(len(sessions[i]) > r and sessions[i][r] for i in everyone) for r in range(last))
+        if complete >= LOOKS[-1] or (complete in LOOKS and clear(sessions)):
+            return
+        for identity, member in everyone.items():
             try:
-                measurement = bench.measure(member.job(), settings)
+                measurement = crew.measure(member.job(), settings, lead=True)
             except InfeasibleCandidate as error:
                 if identity in anchors:
-                    raise bench.ill(str(member.name), error) from error
+                    raise crew.ill(str(member.name), error) from error
                 log.warning("finalist %s fails in the confirmation: %s", identity, error)
                 sessions[identity] = []
                 return
+            if measurement.board != board:
+                log.warning("%s is lost: the confirmation begins anew on %s", board, measurement.board)
+                board = measurement.board
+                sessions.update({i: rounds_of(store.history(m.trial.id), board) for i, m in everyone.items()})
+                break
             store.add_measurement(member.trial.id, measurement, Purpose.CONFIRM, last + 1)
             missed = last - len(sessions[identity])
-            sessions[identity] += [()] * missed + [measurement.wall_ns]
-        last, complete = last + 1, complete + 1
-        if stop():
-            return
+            sessions[identity] += [()] * missed + [measurement.comparable_ns]
+        else:
+            if stop():
+                return
 
 
 def rounds_of(history: TrialHistory, board: str) -> list[tuple[int, ...]]:
     """Return the wall times (ns) of every round that was measured on a board, () where it was not."""
-    found = {r.session: r.measurement.wall_ns for r in history.measurements
+    found = {r.session: r.measurement.comparable_ns for r in history.measurements
              if r.purpose is Purpose.CONFIRM and r.measurement.board == board}
     return [found.get(round_, ()) for round_ in range(1, max(found, default=0) + 1)]
 

@@ -87,7 +87,7 @@ def _try(bench: Workbench, own: Toolchain) -> _Tried:
         raise ValueError(float32)
     report = result_of(bench.pool.submit(build_and_evaluate, own.builder, own.evaluator, float32.candidate))
     started = time.perf_counter()
-    measurement = bench.bench.measure(Job(
+    measurement = bench.crew.measure(Job(
         report.built.artifact, report.golden_inputs, report.golden_outputs,
         tolerance(list(float32.candidate.config_of.values())), own.runtime))
     measured_s = time.perf_counter() - started

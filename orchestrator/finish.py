@@ -75,7 +75,7 @@ def confirm_finalists(bench: Workbench, loop: Loop, goal: Goal, budget: Budget |
             break
         for entry in (finalist, *anchors.values()):
             rebuild(loop, entry)
-        confirm(bench.store, bench.bench, {best: finalist}, anchors, sessions, partial(settled, candidate=best), stop)
+        confirm(bench.store, bench.crew, {best: finalist}, anchors, sessions, partial(settled, candidate=best), stop)
         if not sessions.get(best):
             continue
         probability = chance(sessions, best)
@@ -116,7 +116,7 @@ def _fastest(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found]
     members = {name: loop.found[name] for name in feasible or names[:1]}
     for entry in (*members.values(), *anchors.values()):
         rebuild(loop, entry)
-    confirm(bench.store, bench.bench, members, anchors, sessions, lambda found: True, stop)
+    confirm(bench.store, bench.crew, members, anchors, sessions, lambda found: True, stop)
     timed = [name for name in members if sessions.get(name)]
     if not timed:
         return Verdict(None, False, None, sessions)
@@ -138,7 +138,7 @@ def _front(bench: Workbench, loop: Loop, goal: Goal, anchors: dict[str, Found], 
         probability = chance(found, names[0])
         return probability is None or is_clear(probability, bench.config.confidence)
 
-    confirm(bench.store, bench.bench, members, anchors, sessions, settled, stop)
+    confirm(bench.store, bench.crew, members, anchors, sessions, settled, stop)
     timed = {name: replace(entry.evidence, latency_s=summarise(
         sessions[name], bench.config.latency_stat).value(bench.config.latency_stat))
         for name, entry in members.items() if sessions.get(name) and entry.evidence is not None}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from orchestrator.bench import Bench, Job
+from orchestrator.bench import Bench, Job, Suspicion
+from orchestrator.crew import Crew, waited
 from orchestrator.executor import HostPool
 from orchestrator.progress import Progress
 from orchestrator.provenance import keep_origin
@@ -75,13 +77,32 @@ class Found:
                    tolerance(configs), self.runtime)
 
 
+class Stage(Enum):
+    """What is done with a candidate now."""
+
+    BUILD = "build"
+    """Built, and evaluated on the host."""
+    READ = "read"
+    """Timed on a board."""
+    SCORE = "score"
+    """Evaluated on a board."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A candidate that is not finished."""
+
+    entry: Found
+    stage: Stage
+
+
 @dataclass(slots=True)
 class Loop:
-    """Runs candidates one after another; everything it learns is in the store before anyone is told."""
+    """Runs candidates on whichever board is free; everything it learns is in the store before anyone is told."""
 
     store: Store
     study: StudyRecord
-    bench: Bench
+    crew: Crew
     pool: HostPool
     toolchains: Mapping[str, Toolchain]
     """By the compiler's name: a candidate says whose it is."""
@@ -89,7 +110,7 @@ class Loop:
     exclusive: bool
     """The board is this machine: it never measures while host work runs."""
     ahead: int
-    """Candidates that the host prepares before the board asks."""
+    """Candidates for each board, in work or prepared: what the host prepares before a board asks."""
     progress: Progress
     stop: Callable[[], bool]
     """True when the user or the clock says enough."""
@@ -132,32 +153,35 @@ class Loop:
         """Build, evaluate, measure and store candidates until there are no more, or `stop` says so.
 
         Args:
-            candidates: asked lazily, `ahead` of the board.
+            candidates: asked lazily, `ahead` of the boards.
             allowance: distinct candidates that may be timed in the whole study.
             tell: called with every finished candidate, after it is stored.
 
         Raises:
-            FarmError: the board is lost; what was finished is in the store.
+            FarmError: no board is left; what was finished is in the store.
         """
-        waiting: dict[Future[HostReport], Found] = {}
+        flights: dict[Future[Any], Flight] = {}
         exhausted = False
         while True:
-            while not exhausted and len(waiting) < self.ahead and self.measured + len(waiting) < allowance:
+            while (not exhausted and len(flights) < self.ahead * max(1, self.crew.size)
+                   and self.measured + len(flights) < allowance and not self._resting(flights)):
                 picked = None if self.stop() else next(candidates, None)
                 if picked is None:
                     exhausted = True
                     break
                 entry = self._start(*picked)
                 if entry is not None:
-                    waiting[self.build(entry)] = entry
-            if not waiting:
+                    flights[self.build(entry)] = Flight(entry, Stage.BUILD)
+            if not flights:
                 return
-            done = self._wait(waiting)
-            for future in sorted(done, key=lambda f: waiting[f].trial.number):
-                entry = waiting.pop(future)
-                if self.stop() and self.measured:
+            done = self._wait(flights)
+            for future in sorted(done, key=lambda f: flights[f].entry.trial.number):
+                flight = flights.pop(future)
+                if flight.stage is Stage.BUILD and self.stop() and self.measured:
                     continue
-                self._finish(entry, future, tell)
+                again = self._advance(flight, future, tell)
+                if again is not None:
+                    flights[again[0]] = again[1]
             if self.stop():
                 exhausted = True
 
@@ -166,11 +190,16 @@ class Loop:
         own = self.toolchains[entry.candidate.compiler]
         return self.pool.submit(build_and_evaluate, own.builder, own.evaluator, entry.candidate)
 
-    def _wait(self, waiting: dict[Future[HostReport], Found]) -> set[Future[HostReport]]:
-        """Wait for one result, or for all where the board is this machine."""
+    def _resting(self, flights: Mapping[Future[Any], Flight]) -> bool:
+        """Tell whether the host must rest, because a board that is this machine measures."""
+        return self.exclusive and any(flight.stage is not Stage.BUILD for flight in flights.values())
+
+    def _wait(self, flights: dict[Future[Any], Flight]) -> set[Future[Any]]:
+        """Wait for one result, or for all builds where the board is this machine."""
         while True:
-            done, rest = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            if done and (not self.exclusive or not rest):
+            done, _ = wait(flights, timeout=0.2, return_when=FIRST_COMPLETED)
+            building = {future for future, flight in flights.items() if flight.stage is Stage.BUILD}
+            if done and not (self.exclusive and building - done):
                 return done
             if self.stop() and not self.exclusive:
                 return done
@@ -191,34 +220,63 @@ class Loop:
         return Found(name, candidate, trial.role, trial.widened, trial, self.toolchains[candidate.compiler].runtime,
                      title)
 
-    def _finish(self, entry: Found, future: Future[HostReport], tell: Callable[[Found], None]) -> None:
+    def _advance(self, flight: Flight, future: Future[Any],
+                 tell: Callable[[Found], None]) -> tuple[Future[Any], Flight] | None:
+        """Take what came of a candidate's stage and begin its next one; None when the candidate is finished."""
+        entry = flight.entry
         try:
-            entry.report = future.result()
-            built = entry.report.built
-            twin = self.by_artifact.get(built.artifact.sha256)
-            if twin is not None:
-                raise InfeasibleCandidate(f"its artifact is byte for byte that of trial {twin.trial.number}")
-            self.store.set_artifact(entry.trial.id, built.artifact)
-            keep_origin(self.store, self.study, built)
-            self._keep_golden(entry.report)
-            started = time.perf_counter()
-            self._read(entry)
-            found = entry.report.score
-            if self._evaluator(entry).board_examples is not None:
-                found = self.evaluate_on_board(entry, "validation")
-            log.info("trial %d: measured in %.3f s, session %.3f s", entry.trial.number,
-                     time.perf_counter() - started, entry.readings[-1].session_s)
+            if flight.stage is Stage.BUILD:
+                self._built(entry, future.result())
+                return self._reading(entry)
+            if flight.stage is Stage.READ:
+                entry.readings.append(future.result())
+                if self._more(entry):
+                    return self._reading(entry)
+                if self._evaluator(entry).board_examples is not None:
+                    return self._scoring(entry, "validation"), Flight(entry, Stage.SCORE)
+            found: Score = future.result() if flight.stage is Stage.SCORE else self._report(entry).score
         except InfeasibleCandidate as error:
+            if flight.stage is Stage.READ and entry.readings and entry.role is TrialRole.BASELINE:
+                raise self.crew.ill(str(entry.name), error) from error
             entry.infeasible = error.reason
             self.store.finish_trial(entry.trial.id, TrialState.INFEASIBLE, error.reason)
         else:
-            counts = counting(entry.readings)
-            self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=counts,
-                                    evaluations=self.evaluations(entry, Split.VALIDATION, found),
-                                    repeats=[reading for reading in entry.readings if reading is not counts])
-            self._learn(entry, found.metrics, built.artifact.size_bytes)
+            self._keep(entry, found)
         self.progress.trial(entry)
         tell(entry)
+        return None
+
+    def _built(self, entry: Found, report: HostReport) -> None:
+        """Store an artifact. Raises InfeasibleCandidate for one that another trial has."""
+        entry.report, built = report, report.built
+        twin = self.by_artifact.setdefault(built.artifact.sha256, entry)
+        if twin is not entry:
+            raise InfeasibleCandidate(f"its artifact is byte for byte that of trial {twin.trial.number}")
+        self.store.set_artifact(entry.trial.id, built.artifact)
+        keep_origin(self.store, self.study, built)
+        self._keep_golden(report)
+
+    def _reading(self, entry: Found) -> tuple[Future[Any], Flight]:
+        real = bool(entry.readings) and not entry.readings[-1].simulated
+        future = self.crew.measured(entry.job(), delay_s=APART_S if real else 0.0)
+        return future, Flight(entry, Stage.READ)
+
+    def _more(self, entry: Found) -> bool:
+        """Tell whether a candidate is read once more."""
+        if self.again(entry, [self._seconds(reading) for reading in entry.readings]):
+            return True
+        if len(entry.readings) > 1:
+            log.info("trial %d: read %s us", entry.trial.number,
+                     ", ".join(f"{1e6 * self._seconds(reading):.1f}" for reading in entry.readings))
+        return False
+
+    def _keep(self, entry: Found, found: Score) -> None:
+        """Store a finished trial."""
+        counts = counting(entry.readings)
+        self.store.finish_trial(entry.trial.id, TrialState.COMPLETE, measurement=counts,
+                                evaluations=self.evaluations(entry, Split.VALIDATION, found),
+                                repeats=[reading for reading in entry.readings if reading is not counts])
+        self._learn(entry, found.metrics, self._report(entry).built.artifact.size_bytes)
 
     def read_again(self, entry: Found) -> None:
         """Read a candidate of an earlier controller as often as is asked for now, and keep that."""
@@ -238,30 +296,23 @@ class Loop:
                 entry.evidence = replace(entry.evidence, latency_s=entry.latency.value(self.statistic))
 
     def _read(self, entry: Found) -> None:
-        """Take readings, at least one of all, until no more is asked for.
-
-        Raises InfeasibleCandidate; FarmError also where a baseline fails after it ran.
-        """
-        while not entry.readings or self.again(entry, [self._seconds(reading) for reading in entry.readings]):
-            if entry.readings and not entry.readings[-1].simulated:
-                time.sleep(APART_S)
+        """Take readings until no more is asked for. Raises InfeasibleCandidate, FarmError."""
+        while self._more(entry):
+            future, _ = self._reading(entry)
             try:
-                entry.readings.append(self.bench.measure(entry.job()))
+                entry.readings.append(waited(future))
             except InfeasibleCandidate as error:
-                if entry.readings and entry.role is TrialRole.BASELINE:
-                    raise self.bench.ill(str(entry.name), error) from error
+                if entry.role is TrialRole.BASELINE:
+                    raise self.crew.ill(str(entry.name), error) from error
                 raise
-        if len(entry.readings) > 1:
-            log.info("trial %d: read %s us", entry.trial.number,
-                     ", ".join(f"{1e6 * self._seconds(reading):.1f}" for reading in entry.readings))
 
     def _seconds(self, reading: Measurement) -> float:
-        return summarise([reading.wall_ns], self.statistic).value(self.statistic)
+        return summarise([reading.comparable_ns], self.statistic).value(self.statistic)
 
     def _learn(self, entry: Found, metrics: Mapping[str, float], size: int) -> None:
         measurement = counting(entry.readings)
         entry.measurement = measurement
-        entry.latency = summarise([measurement.wall_ns], self.statistic)
+        entry.latency = summarise([measurement.comparable_ns], self.statistic)
         entry.evidence = Evidence(entry.latency.value(self.statistic), size, dict(metrics))
         self.by_artifact[measurement.artifact_sha256] = entry
 
@@ -274,21 +325,32 @@ class Loop:
             self.store.put_step(self.study.id, step)
 
     def evaluate_on_board(self, entry: Found, split: str) -> Score:
-        """Run a split's first examples on the board; the metrics are computed in a worker.
+        """Run a split's first examples on a board; the metrics are computed in a worker.
 
         Raises InfeasibleCandidate or FarmError.
         """
-        if entry.report is None:
-            raise ValueError(f"candidate {entry.candidate.id} is not built")
-        built, evaluator = entry.report.built, self._evaluator(entry)
-        inputs = self.pool.submit(encode_split, evaluator, built.ports, split).result()
+        return waited(self._scoring(entry, split))
+
+    def _scoring(self, entry: Found, split: str) -> Future[Score]:
+        built, evaluator, job = self._report(entry).built, self._evaluator(entry), entry.job()
+        inputs = waited(self.pool.submit(encode_split, evaluator, built.ports, split))
         outputs = self.store.folder / "boards" / f"outputs-{entry.trial.id}.npz"
         outputs.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.bench.run(entry.job(), inputs, outputs)
-            return self.pool.submit(score, evaluator, built.ports, outputs, split).result()
-        finally:
-            outputs.unlink(missing_ok=True)
+
+        def run(bench: Bench, suspicion: Suspicion) -> Score:
+            try:
+                bench.run(job, inputs, outputs, suspicion)
+                return self.pool.submit(score, evaluator, built.ports, outputs, split).result()
+            finally:
+                outputs.unlink(missing_ok=True)
+
+        return self.crew.submit(run)
+
+    @staticmethod
+    def _report(entry: Found) -> HostReport:
+        if entry.report is None:
+            raise ValueError(f"candidate {entry.candidate.id} is not built")
+        return entry.report
 
     def evaluations(self, entry: Found, split: Split, score: Score) -> list[Evaluation]:
         """Return a score as the store keeps it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, zip_longest
@@ -70,7 +71,7 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
 
     def learn(found: Found) -> None:
         if found.name in references and found.evidence is not None:
-            bench.bench.set_reference(found.job())
+            _set_reference(bench, found)
             refuse_hopeless(config, bench.objective, bench.spaces, {found.candidate.compiler: found.evidence})
         tell(found)
 
@@ -82,10 +83,13 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
     for found in loop.found.values():
         if found.name in references and found.evidence is not None:  # of an earlier controller
             rebuild(loop, found)
-            bench.bench.set_reference(found.job())
+            _set_reference(bench, found)
     anchor = parse_budget(config.budget).needs if config.budget else None
     loop.again = lambda found, latencies_s: found.name == anchor and len(latencies_s) < ANCHORED
-    loop.run(iter([(n, TrialRole.BASELINE) for n in named]), max(config.measurements, len(named)), learn)
+    allowance = max(config.measurements, len(named))
+    if bench.crew.size > 1:  # what makes the boards comparable comes before all else
+        loop.run(iter([(n, TrialRole.BASELINE) for n in named if n.name in references]), allowance, learn)
+    loop.run(iter([(n, TrialRole.BASELINE) for n in named]), allowance, learn)
     for found in loop.found.values():
         if found.measurement is not None and loop.again(found, [0.0] * len(found.readings)) and not loop.stop():
             rebuild(loop, found)  # of an earlier controller, for which it was no anchor
@@ -105,6 +109,13 @@ def measure_baselines(bench: Workbench, loop: Loop, tell: Tell) -> dict[str, str
         if entry is None or entry.evidence is None:
             absent[baseline.name] = (entry.infeasible if entry else None) or "not measured: stopped before"
     return absent
+
+
+def _set_reference(bench: Workbench, found: Found) -> None:
+    """Have the boards cross-examined by a compiler's float32, and compared by the first one's."""
+    if found.measurement is not None:
+        latency_s = statistics.median(found.measurement.comparable_ns) * 1e-9
+        bench.crew.set_reference(found.job(), latency_s)
 
 
 def float32_evidence(bench: Workbench, loop: Loop) -> dict[str, Evidence]:

@@ -27,9 +27,12 @@ class Scratch:
 def _make() -> tuple[Path, int]:
     while True:
         path = Path(mkdtemp(prefix=PREFIX))
-        handle = os.open(path, os.O_RDONLY)
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # another process took it for abandoned
+            continue
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if path.exists():  # else another process took it for abandoned before it was locked
+        if path.exists():  # else the same, a moment later
             return path, handle
         os.close(handle)
 

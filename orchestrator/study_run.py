@@ -52,7 +52,7 @@ from search.proposers.stopping import Why
 
 log = logging.getLogger(__name__)
 AHEAD = 2
-"""Candidates that the host prepares before the board asks."""
+"""Candidates for each board: one that it measures, one that the host has prepared by then."""
 SEARCHES = 3
 """At most, in one run: where the confirmation says that nothing meets the goal after all, the search goes on."""
 
@@ -121,7 +121,7 @@ class StudyRun:
                     self._store.release(study.id, status)
 
     def _search(self, bench: Workbench, study: StudyRecord) -> Outcome:
-        loop = Loop(self._store, study, bench.bench, bench.pool, bench.toolchains,
+        loop = Loop(self._store, study, bench.crew, bench.pool, bench.toolchains,
                     self._config.latency_stat, bench.exclusive, AHEAD, self._progress, self._enough)
         loop.resume(self._store.histories(study.id), lambda trial: candidate_in(bench.spaces, trial.candidate))
         self._progress.plan(self._config.measurements, loop.measured)
@@ -180,7 +180,7 @@ class StudyRun:
         if changed:
             raise UsageError(f"study {study.name!r} cannot be continued with another {', '.join(changed)}; on resume "
                              f"only {', '.join(CHANGEABLE)} may change; start a new --study")
-        board = self._inventory.find(self._config.device)
+        board = self._inventory.matching(self._config.device)[0]
         kinds = {m.measurement.kind for h in self._store.histories(study.id) for m in h.measurements} - {board.kind}
         if kinds:
             raise UsageError(f"study {study.name!r} was measured on {', '.join(sorted(kinds))}; --device "

@@ -137,8 +137,8 @@ def _point(history: TrialHistory, statistic: str, several: bool) -> Point | None
     searched = history.readings
     if trial.state is not TrialState.COMPLETE or trial.size_bytes is None or not searched:
         return None
-    confirmed = [m.measurement.wall_ns for m in history.measurements if m.purpose is Purpose.CONFIRM]
-    latency = summarise(confirmed or [counting(searched).wall_ns], statistic)
+    confirmed = [m.measurement.comparable_ns for m in history.measurements if m.purpose is Purpose.CONFIRM]
+    latency = summarise(confirmed or [counting(searched).comparable_ns], statistic)
     metrics = {split: {e.metric: e.value for e in history.evaluations if e.split is split} for split in Split}
     candidate = json.loads(trial.candidate)
     return Point(

@@ -79,7 +79,7 @@ def _ssh(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequence
                   for plan in plans.values()]
         lock = entry.lock_file or (f"{probe.root}/lock" if entry.shares_host == "allowed" else None)
         return AgentRunner(transport, root=probe.root, runtimes=places, agent=agent, board=entry.name, kind=entry.kind,
-                           lock_file=lock)
+                           lock_file=lock, pusher=SSHTransport(entry))
     except FarmError:
         transport.close()
         raise

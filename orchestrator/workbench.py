@@ -15,8 +15,10 @@ import numpy as np
 
 from device_farm.inventory import BoardEntry, Inventory
 from orchestrator import wiring
+from orchestrator.assemble import assembled
 from orchestrator.bench import Bench
 from orchestrator.config import StudyConfig, parse_accuracy
+from orchestrator.crew import Crew
 from orchestrator.executor import HostPool
 from orchestrator.leasing import UNHURRIED, Waiting, tenant
 from orchestrator.objectives import parse_objectives
@@ -57,7 +59,8 @@ class Workbench:
     store: Store
     config: StudyConfig
     board: BoardEntry
-    bench: Bench
+    """The first one that was reached."""
+    crew: Crew
     pool: HostPool
     toolchains: Mapping[str, Toolchain]
     """By the compiler's name."""
@@ -90,7 +93,7 @@ class Workbench:
 def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base: Path,
                    progress: Progress, stop: threading.Event | None = None,
                    earlier: StudyRecord | None = None, waiting: Waiting = UNHURRIED) -> Iterator[Workbench]:
-    """Prepare the model in workers, connect to the board, derive the spaces; close it all at the end.
+    """Prepare the model in workers, connect to the boards, derive the spaces; close it all at the end.
 
     Args:
         store: an open store.
@@ -106,22 +109,25 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
         ModelError, DataError, InventoryError: what the user gave is wrong.
         FarmError: the board is not reached or not set up.
     """
-    board = inventory.find(config.device)
+    entries = inventory.matching(config.device)
     model, data = parse_model(config.model, base), parse_data(config.data, base)
     refuse_foreign(model, config.compiler)
     compilers = [wiring.COMPILERS[name] for name in config.compiler]
     agent = wiring.agent_file(store.folder)
     pool = HostPool(min(WORKERS, os.cpu_count() or 1), store.folder / "logs" / f"workers-{os.getpid()}.log")
-    bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, compilers),
-                  tenant(store, board, f"study {config.study!r}", waiting.priority),
-                  MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat]), store,
-                  waiting.patience_s, notice=progress.note, stop=stop)
+    stop = stop or threading.Event()
+    settings = MeasureSettings(threads=config.threads, min_runs=MIN_RUNS[config.latency_stat])
+    benches = {entry.name: Bench(
+        entry.name, entry.kind, wiring.connector(entry, store.folder, agent, compilers),
+        tenant(store, entry, f"study {config.study!r}", waiting.priority), settings, store, waiting.patience_s,
+        notice=progress.note, stop=stop) for entry in entries}
     try:
         progress.phase(f"importing {config.model}")
         prune = PruneSettings(config.prune_criterion, config.seed) if config.prune else None
         importing = {compiler.name: pool.submit(prepare, compiler, model, data, store.blobs.root, prune)
                      for compiler in compilers}
-        with bench:
+        found = assembled(entries, benches, progress.note)
+        with Crew([benches[entry.name] for entry in found], progress.note, stop) as crew:
             prepared = {}
             for name, future in importing.items():
                 with _naming(name, config):
@@ -130,12 +136,14 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
             toolchains = {}
             for compiler in compilers:
                 with _naming(compiler.name, config):
-                    toolchains[compiler.name] = _toolchain(compiler, prepared[compiler.name], bench, store, config,
+                    toolchains[compiler.name] = _toolchain(compiler, prepared[compiler.name], crew.lead, store, config,
                                                            model, data, agent, pool, progress, earlier)
-            yield Workbench(
-                store, config, board, bench, pool, toolchains,
-                wiring.same_machine(bench.runner.facts) and board.shares_host == "forbidden", progress)
+            exclusive = any(wiring.same_machine(benches[entry.name].runner.facts)
+                            and entry.shares_host == "forbidden" for entry in found)
+            yield Workbench(store, config, found[0], crew, pool, toolchains, exclusive, progress)
     finally:
+        for bench in benches.values():
+            bench.close()
         pool.shutdown()
 
 

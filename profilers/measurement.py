@@ -74,3 +74,11 @@ class Measurement:
     """Warm-up, timed, profiled and golden runs, as the agent saw them: overhead is what the controller adds."""
     kernels: tuple[KernelTime, ...] = ()
     """In the order of their calls; none where the runtime does not time them."""
+    scale: float = 1.0
+    """What the times are multiplied by before those of the study's other boards stand beside them: the reference
+    artifact's latency in the study, over that on this board."""
+
+    @property
+    def comparable_ns(self) -> tuple[int, ...]:
+        """The wall times as the board that the study compares by would have had them."""
+        return self.wall_ns if self.scale == 1.0 else tuple(round(value * self.scale) for value in self.wall_ns)

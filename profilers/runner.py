@@ -76,7 +76,8 @@ class AgentRunner:
 
     def __init__(self, transport: Transport, *, root: str, runtimes: Sequence[RuntimePlace], agent: Path, board: str,
                  kind: str, host: bool = False, lock_file: str | None = None, threads: int = 1,
-                 heartbeat_timeout_s: float = 15.0, cache_bytes: int = 1 << 30) -> None:
+                 heartbeat_timeout_s: float = 15.0, cache_bytes: int = 1 << 30,
+                 pusher: Transport | None = None) -> None:
         """Push the agent where it is missing, start it and check what it says.
 
         Args:
@@ -91,13 +92,16 @@ class AgentRunner:
             threads: threads of the runtime in `run`; `measure` takes them from its settings.
             heartbeat_timeout_s: silence for so long is a stall.
             cache_bytes: the board keeps this much of artifacts, inputs and outputs.
+            pusher: a second way to the machine, on which `prefetch` copies while something is measured.
 
         Raises:
             AgentMismatch: no fitting Python, agent or runtime there.
             FarmError: the machine is not reached.
         """
         self._transport, self._root, self._host, self._threads = transport, root.rstrip("/"), host, threads
-        self._board, self._kind = board, kind
+        self._board, self._kind, self._pusher = board, kind, pusher
+        self._there: set[str] = set()
+        """Digests of what the machine has, as far as we know."""
         [python] = {place.python for place in runtimes}
         self._where = f"{board} ({transport.address})"
         self._digests: dict[tuple[Path, int, int], str] = {}
@@ -219,13 +223,32 @@ class AgentRunner:
             return
         name = hashlib.sha256(f"{artifact.sha256}{digest}".encode()).hexdigest()
         there = f"{self._root}/outputs/{name}.npz"
-        self._push_and_ask({**request, "inputs": f"{self._root}/inputs/{digest}.npz", "outputs": there},
+        self._push_and_ask({**request, "inputs": self._inputs_path(digest), "outputs": there},
                            artifact, inputs, digest, None)
         self._transport.pull(there, outputs)
+
+    def prefetch(self, artifact: Artifact, inputs: Path) -> None:
+        """Push what the machine lacks while another thread measures there. Raises FarmError."""
+        if self._pusher is None:
+            return
+        digest = self._digest(inputs)
+        for what, source, there in ((artifact.sha256, artifact.path, self._artifact_path(artifact)),
+                                    (digest, inputs, self._inputs_path(digest))):
+            if what not in self._there and self._pusher.run(["test", "-s", there], GRACE_S).returncode != 0:
+                self._pusher.push(source, there)
+            self._there.add(what)
+
+    def _artifact_path(self, artifact: Artifact) -> str:
+        return f"{self._root}/artifacts/{artifact.sha256}.tflite"
+
+    def _inputs_path(self, digest: str) -> str:
+        return f"{self._root}/inputs/{digest}.npz"
 
     def close(self) -> None:
         """End the agent, which gives its lock back; never raises."""
         self._channel.close()
+        if self._pusher is not None:
+            self._pusher.close()
 
     def _push_and_ask(self, request: Mapping[str, object], artifact: Artifact, inputs: Path, digest: str,
                       limit_s: float | None) -> Message:
@@ -240,9 +263,9 @@ class AgentRunner:
             else:
                 raise translated(error, self._where, artifact) from error
         if "artifact" in missing:
-            self._transport.push(artifact.path, f"{self._root}/artifacts/{artifact.sha256}.tflite")
+            self._transport.push(artifact.path, self._artifact_path(artifact))
         if "inputs" in missing:
-            self._transport.push(inputs, f"{self._root}/inputs/{digest}.npz")
+            self._transport.push(inputs, self._inputs_path(digest))
         return self._ask(request, artifact, limit_s)
 
     def _ask(self, request: Mapping[str, object], artifact: Artifact | None,

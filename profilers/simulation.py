@@ -176,6 +176,10 @@ class SimulatedRunner:
         """Run a file of examples as `AgentRunner.run` does."""
         self._runner.run(artifact, inputs, outputs, limit, runtime)
 
+    def prefetch(self, artifact: Artifact, inputs: Path) -> None:
+        """Push as `AgentRunner.prefetch` does."""
+        self._runner.prefetch(artifact, inputs)
+
     def close(self) -> None:
         """End the agent; never raises."""
         self._runner.close()

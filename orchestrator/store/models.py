@@ -113,6 +113,7 @@ class MeasurementRow(Base, table=True):
     session_s: float
     kernels: list[JsonValue] = Field(default_factory=list, sa_type=JSON)
     """[kernel, layer, nanoseconds] of every call."""
+    scale: float = 1.0
 
 
 class BoardDeath(Base, table=True):

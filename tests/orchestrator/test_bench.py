@@ -120,6 +120,9 @@ class Runner:
         self.board.events.append(f"run {inputs} to {outputs}")
         self.board.outcome(artifact.sha256)
 
+    def prefetch(self, artifact: Artifact, inputs: Path) -> None:
+        pass
+
     def close(self) -> None:
         self.board.events.append("close")
         self.closed = True
@@ -368,7 +371,8 @@ def test_a_board_that_is_leased_to_another_is_waited_for_with_the_reason() -> No
 def test_patience_with_leases_ends_with_the_reason() -> None:
     board = Board()
     board.leases.held = 99
-    with bench(board, patience_s=0.3) as opened, pytest.raises(BoardBusy, match="waited 0 s: pi-a leased by ben@lab"):
+    waited = r"waited for 0 s \(--wait\): pi-a leased by ben@lab"
+    with bench(board, patience_s=0.3) as opened, pytest.raises(BoardBusy, match=waited):
         opened.measure(CANDIDATE)
     assert board.leases.events == ["pi-a asked", "pi-a withdrawn"]
 

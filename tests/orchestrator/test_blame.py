@@ -89,6 +89,9 @@ class FrailRunner:
         self._board.take(artifact)
         self._runner.run(artifact, inputs, outputs, limit, runtime)
 
+    def prefetch(self, artifact: Artifact, inputs: Path) -> None:
+        pass
+
     def close(self) -> None:
         self._runner.close()
 

@@ -84,7 +84,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
         study = store.create_study(NewStudy(
             name="cut", seed=0, config=config.model_dump(mode="json", by_alias=True), spaces={"tflite": space},
             model_digest=bench.first.prepared.model_digest, tool_versions=dict(bench.first.prepared.versions)))
-        loop = Loop(store, study, bench.bench, bench.pool, bench.toolchains, "median", bench.exclusive,
+        loop = Loop(store, study, bench.crew, bench.pool, bench.toolchains, "median", bench.exclusive,
                     2, Silent(), lambda: False)
         measure_baselines(bench, loop, lambda found: None)
         goal = resolve_goal(config, "top1", baseline_evidence(loop))

@@ -85,6 +85,9 @@ class Scripted:
             runtime: str | None = None) -> None:
         raise NotImplementedError
 
+    def prefetch(self, artifact: Artifact, inputs: Path) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
