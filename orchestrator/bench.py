@@ -49,6 +49,8 @@ FATAL = 2
 """Boards that may die under an artifact; then it is never sent again."""
 LOSSES = 10
 """So often a lease may be lost while one candidate runs."""
+RECHECKS = 2
+"""Times a board that was lost must run its references before it serves again."""
 POLL_S = 0.5
 HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy)
 """What another attempt does not mend."""
@@ -179,6 +181,11 @@ class Bench:
     def ready(self) -> None:
         """Connect, lease the board and take its lock. Raises FarmError, KeyboardInterrupt."""
         self._trying("taking the board", lambda runner: None)
+
+    def recheck(self) -> None:
+        """See that the board runs its references again. Raises FarmError."""
+        for job in [*self._references.values()] * RECHECKS:
+            self.judge(job)
 
     def prefetch(self, job: Job) -> None:
         """From another thread: push what a later job needs. Raises FarmError; what is missing is pushed again."""

@@ -162,6 +162,7 @@ class Crew:
                 for thread in self._threads:
                     thread.start()
             self._waiting.append(task)
+            self._deal()
             self._changed.notify_all()
         return task.future
 
@@ -206,9 +207,11 @@ class Crew:
                 error = failure
 
     def _readied(self, seat: Seat) -> FarmError | KeyboardInterrupt | None:
-        """Connect, lease and lock; return what went wrong."""
+        """Connect, lease and lock; one that was lost must run the reference twice. Return what went wrong."""
         try:
             seat.bench.ready()
+            if seat.state is State.LOST:
+                seat.bench.recheck()
         except (FarmError, KeyboardInterrupt) as error:
             return error
         with self._changed:
@@ -220,10 +223,12 @@ class Crew:
 
     def _do(self, seat: Seat, task: Task[Any]) -> None:
         """Do a task. Raises FarmError when the board cannot."""
-        if seat.pushing is not None:
-            seat.pushing.exception()  # whatever it was: what is missing is pushed again
-            seat.pushing = None
-        self._reserve(seat)
+        with self._changed:
+            pushing, seat.pushing = seat.pushing, None
+        if pushing is not None:
+            pushing.exception()  # whatever it was: what is missing is pushed again
+        with self._changed:
+            self._deal()
         task.suspicion.elsewhere = bool(self._others(seat))
         try:
             result = task.action(seat.bench, task.suspicion)
@@ -276,16 +281,19 @@ class Crew:
                 return task
         return None
 
-    def _reserve(self, seat: Seat) -> None:
-        """Choose what this board does next, and push it meanwhile; what idle boards can do now is left to them."""
-        with self._changed:
-            if seat.hand is None and not any(other.state is State.IDLE for other in self._seats):
-                seat.hand = next((task for task in self._waiting if not task.lead and self._may(seat, task)), None)
-                if seat.hand is not None:
-                    self._waiting.remove(seat.hand)
-            hand = seat.hand
-        if hand is not None and hand.job is not None:
-            seat.pushing = self._pushers.submit(seat.bench.prefetch, hand.job)
+    def _deal(self) -> None:
+        """Choose what busy boards do next, and push it meanwhile; what idle boards can do now is left to them."""
+        if any(seat.state is State.IDLE for seat in self._seats):
+            return
+        for seat in self._seats:
+            if seat.state is not State.BUSY or seat.hand is not None:
+                continue
+            seat.hand = next((task for task in self._waiting if not task.lead and self._may(seat, task)), None)
+            if seat.hand is None:
+                continue
+            self._waiting.remove(seat.hand)
+            if seat.hand.job is not None and seat.pushing is None:
+                seat.pushing = self._pushers.submit(seat.bench.prefetch, seat.hand.job)
 
     def _may(self, seat: Seat, task: Task[Any]) -> bool:
         avoided = seat.bench.name in task.avoid and bool(self._others(seat))

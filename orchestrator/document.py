@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         recipe: the folder of the winner's bundle; None where nothing could be exported.
     """
     bench, goal, loop, verdict = outcome.bench, outcome.goal, outcome.loop, outcome.verdict
-    config, board = bench.config, bench.board
+    config = bench.config
     known = [f for f in loop.found.values() if f.evidence is not None]
     budget: Document = {"latency_s": outcome.budget_s(), "latency_stat": config.latency_stat,
                         "size_bytes": goal.size_budget_bytes, "max_drop": config.max_drop,
@@ -50,7 +51,7 @@ def search_document(outcome: Outcome, recipe: Path | None) -> Document:
         **_compilers(outcome),
         "threads": config.threads,
         "io": config.io,
-        "boards": [{"name": board.name, "kind": board.kind, "measurements": loop.measured}],
+        "boards": _boards(outcome),
         "baselines": [_entry(outcome, f) for f in known if f.role is TrialRole.BASELINE],
         "baselines_absent": [{"name": name, "reason": reason} for name, reason in outcome.absent.items()],
         "seeds": [_entry(outcome, f) for f in known if f.role is TrialRole.SEED],
@@ -131,3 +132,11 @@ def _entry(outcome: Outcome, found: Found) -> Document:
     if test is None:
         entry["test_absent_because"] = NOT_EVALUATED
     return entry
+
+
+def _boards(outcome: Outcome) -> list[Document]:
+    """Return the boards that measured, also for an earlier controller, and those that could have."""
+    kind = outcome.bench.board.kind
+    counts = Counter(f.measurement.board for f in outcome.loop.found.values() if f.measurement is not None)
+    names = dict.fromkeys((*outcome.bench.crew.names, *sorted(counts)))
+    return [{"name": name, "kind": kind, "measurements": counts[name]} for name in names]

@@ -70,7 +70,7 @@ def _rows(document: Document) -> list[tuple[RenderableType, Document]]:
 
 def _table(document: Document, objective: str, rows: list[tuple[RenderableType, Document]]) -> Table:
     table = figures_table(("candidate",), ("latency", "95 % interval", "size", f"{objective} val", "test"),
-                          f"{document['model']} on {document['boards'][0]['name']}")
+                          f"{document['model']} on {_where(document)}")
     statistic = document["budget"]["latency_stat"]
     for name, entry in rows:
         latency = entry["latency_s"]
@@ -141,3 +141,11 @@ def _verdict(document: Document) -> str:
     if document["goal_met"]:
         return f"[bold green]Goal met[/]{which}: {text}."
     return f"[bold yellow]Goal not met; the nearest candidate{which} is saved[/]: {text}."
+
+
+def _where(document: Document) -> str:
+    """Name the board, or the kind and its boards."""
+    boards = document["boards"]
+    if len(boards) == 1:
+        return str(boards[0]["name"])
+    return f"{boards[0]['kind']} ({', '.join(str(board['name']) for board in boards)})"

@@ -96,10 +96,13 @@ class Siblings:
         return math.log(statistics.median(readings[-READINGS:]) / statistics.median(readings[:READINGS]))
 
     def _drift(self, board: str) -> str | None:
+        """Say that the last readings of a board, all of them, differ from the first ones more than its siblings' do."""
         others = [self._change(other) for other, found in self._readings.items()
                   if other != board and len(found) >= READINGS]
         change, beside = self._change(board), statistics.median(others) if others else 0.0
-        if abs(change - beside) <= DRIFT:
+        first = statistics.median(self._readings[board][:READINGS])
+        apart = [math.log(reading / first) - beside for reading in self._readings[board][-READINGS:]]
+        if min(apart) <= DRIFT and max(apart) >= -DRIFT:
             return None
         siblings = f", its siblings {_percent(beside)}" if others else ""
         return (f"{board} drifts: the reference takes {_percent(change)} since the start{siblings}; its times are "

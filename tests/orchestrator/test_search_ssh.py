@@ -229,13 +229,48 @@ def test_all_boards_of_a_kind_tune_its_kernels(tvm: Board, tmp_path: Path) -> No
     assert document["kind"] == "x86-test"
 
 
+def test_a_kind_is_all_its_boards_and_one_that_is_lost_leaves_its_work(litert: Board, tmp_path: Path) -> None:
+    with running_sshd(tmp_path / "second") as server:
+        other = server.entry("bench-2", python=litert.entry.python, runtime={"name": "litert", "version": "2.3.0"})
+        transport = SSHTransport(other)
+        setup_runtime(transport, other, litert.runtimes.parent, names=("litert",))
+        transport.close()
+        search = Search.of(tmp_path, litert.entry, litert.runtimes)
+        add_board(tmp_path / "inventory.yaml", other)
+        process = search.start("x86-test", "--measurements", "14")
+        assert process.stderr is not None
+        said: list[str] = []
+        for line in process.stderr:
+            said.append(line)
+            if "#9 " in line:
+                server.stop()  # for good
+                break
+        document = search.result(process)
+    shares = {board["name"]: board["measurements"] for board in document["boards"]}
+    assert list(shares) == ["bench", "bench-2"] and min(shares.values()) >= 2
+    assert sum(shares.values()) == document["measurements"] == 14
+    assert document["infeasible"] == []
+    measurements = search.measured()
+    assert {m.board for m in measurements} == {"bench", "bench-2"}
+    with Store.open(tmp_path / ".orchestrator") as store:
+        histories = store.histories(store.study("s").id)
+        assert store.leases.leases() == () and store.leases.requests() == ()
+        whats = [event.what for event in store.leases.events("bench-2", 9)]
+    assert whats == ["leased", "released"]
+    confirmed = {m.measurement.board for h in histories for m in h.measurements if m.purpose.value == "confirm"}
+    assert len(confirmed) == 1, "side by side"
+
+
 def test_a_search_over_both_compilers_is_one_connection_to_the_board(both: Board, tmp_path: Path) -> None:
-    """One agent serves LiteRT and TVM in turn: it holds the board's lock from the first measurement to the last."""
+    """One agent serves LiteRT and TVM in turn: it holds the board's lock from the first measurement to the last.
+
+    A second connection pushes what is measured next.
+    """
     log = both.server.root.parent / "log"
     before = log.read_text().count("Accepted publickey")
     search = Search.of(tmp_path, both.entry, both.runtimes)
     document = search.result(search.start("x86-test", "--compiler", "tflite,tvm", "--baselines", "needed"))
-    assert log.read_text().count("Accepted publickey") == before + 1
+    assert log.read_text().count("Accepted publickey") == before + 2
     assert [entry["name"] for entry in document["baselines"]] == ["float32", "tvm:float32"]
     shares = {own["name"]: own["measurements"] for own in document["compilers"]}
     assert sum(shares.values()) == document["measurements"] == MEASUREMENTS

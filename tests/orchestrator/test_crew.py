@@ -1,0 +1,332 @@
+"""Boards that work together: who does what, what happens when one is lost, and what they differ by."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_farm.errors import BoardUnreachable, ChannelClosed, FarmError, PushFailed
+from device_farm.facts import BoardFacts
+from orchestrator import crew as crew_module
+from orchestrator.bench import Bench, BoardRunner, Job, Suspicion
+from orchestrator.crew import Crew
+from orchestrator.siblings import AGAIN_S, Siblings
+from profilers.measurement import Measurement, MeasureSettings
+from profilers.refusals import ArtifactDied
+from profilers.runner import MeasuredSession
+from recipes.artifact import Artifact
+from search.errors import InfeasibleCandidate
+from tests.orchestrator.tenants import Leases, tenant_of
+from tests.orchestrator.test_bench import FACTS, OUTPUTS, job, measurement
+
+Failing = Callable[[str], Exception | None]
+REFERENCE = job("float32")
+
+
+@dataclass
+class Scripted:
+    """A board whose measurements take a while; `failing` says which fail, and how."""
+
+    name: str
+    seconds: float = 0.02
+    speed: float = 1.0
+    failing: Failing = lambda artifact: None
+    leases: Leases = field(default_factory=Leases)
+    measured: list[str] = field(default_factory=list)
+    pushed: list[tuple[str, float]] = field(default_factory=list)
+    unreachable: int = 0
+    """So many connections fail."""
+    boots: int = 0
+    connections: int = 0
+
+    def connect(self) -> BoardRunner:
+        self.connections += 1
+        if self.unreachable:
+            self.unreachable -= 1
+            raise BoardUnreachable("no route")
+        return Runner(self)
+
+
+@dataclass
+class Runner:
+    board: Scripted
+    runtimes: Mapping[str, str] = field(default_factory=lambda: {"litert": "2.3"})
+
+    @property
+    def facts(self) -> BoardFacts:
+        return replace(FACTS, boot_id=f"{self.board.name}{self.board.boots}")
+
+    def acquire(self, token: int, owner: str, series: str | None = None) -> None:
+        pass
+
+    def measure(self, artifact: Artifact, golden: Path, settings: MeasureSettings,
+                runtime: str | None = None) -> MeasuredSession:
+        error = self.board.failing(artifact.sha256)
+        if error is not None:
+            raise error
+        time.sleep(self.board.seconds)
+        self.board.measured.append(artifact.sha256)
+        wall = tuple(round(1e6 / self.board.speed) + i for i in range(3))
+        return MeasuredSession(replace(measurement(artifact), board=self.board.name, wall_ns=wall), OUTPUTS)
+
+    def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
+            runtime: str | None = None) -> None:
+        raise NotImplementedError
+
+    def prefetch(self, artifact: Artifact, inputs: Path) -> None:
+        self.board.pushed.append((artifact.sha256, time.monotonic()))
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Deaths:
+    died: list[tuple[str, str]] = field(default_factory=list)
+
+    def deaths(self, artifact_sha256: str, kind: str) -> int:
+        return sum(artifact == artifact_sha256 for artifact, _ in self.died)
+
+    def add_death(self, artifact_sha256: str, board: str, kind: str, what: str) -> None:
+        self.died.append((artifact_sha256, board))
+
+
+@contextmanager
+def working(*boards: Scripted, notices: list[str] | None = None, deaths: Deaths | None = None) -> Iterator[Crew]:
+    stop, book = threading.Event(), deaths or Deaths()
+    note = (notices if notices is not None else []).append
+    benches = [Bench(board.name, "rpi4", board.connect, tenant_of(board.name, board.leases), MeasureSettings(), book,
+                     5.0, 0.3, note, stop) for board in boards]
+    with Crew(benches, note, stop) as crew:
+        for bench in benches:
+            bench.set_reference(REFERENCE)
+        yield crew
+
+
+@pytest.fixture(autouse=True)
+def _short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "REST_S", (0.05, 0.1))
+
+
+def measured(crew: Crew, count: int) -> list[Measurement]:
+    futures = [crew.measured(job(f"candidate {number}")) for number in range(count)]
+    return [future.result(20) for future in futures]
+
+
+def test_every_board_takes_its_share_and_each_artifact_is_measured_once() -> None:
+    boards = [Scripted(name) for name in "abcd"]
+    with working(*boards) as crew:
+        found = measured(crew, 40)
+    assert sorted(m.artifact_sha256 for m in found) == sorted(f"candidate {n}" for n in range(40))
+    assert sorted(name for board in boards for name in board.measured) == sorted(m.artifact_sha256 for m in found)
+    assert all(len(board.measured) >= 5 for board in boards)
+    assert crew.sessions["a"][0] == len(boards[0].measured)
+    assert [board.leases.events for board in boards] == [[f"{b.name} leased", f"{b.name} released"] for b in boards]
+
+
+def test_a_slow_board_does_less() -> None:
+    fast, slow = Scripted("fast", 0.01), Scripted("slow", 0.2)
+    with working(fast, slow) as crew:
+        measured(crew, 30)
+    assert len(slow.measured) <= 4 < len(fast.measured)
+
+
+def test_what_is_next_is_pushed_while_a_board_measures() -> None:
+    board = Scripted("a", 0.1)
+    with working(board) as crew:
+        started = time.monotonic()
+        measured(crew, 3)
+    assert [name for name, _ in board.pushed] == ["candidate 1", "candidate 2"]
+    assert board.pushed[0][1] - started < 0.1, "during the first measurement"
+
+
+def test_a_lost_board_leaves_its_work_and_comes_back() -> None:
+    gone = threading.Event()
+    gone.set()
+    lost = Scripted("lost", failing=lambda artifact: BoardUnreachable("off") if gone.is_set() else None)
+    other, notices = Scripted("other", 0.05), list[str]()
+    with working(lost, other, notices=notices) as crew:
+        assert len(measured(crew, 4)) == 4
+        assert lost.measured == [] and crew.size == 1
+        gone.clear()
+        deadline = time.monotonic() + 10
+        while crew.size < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        measured(crew, 12)
+    assert len(lost.measured) > 2
+    assert [notice for notice in notices if "lost" in notice] == [
+        "lost is lost, the other boards go on: off (tried 3 times)", "lost is back"]
+
+
+def test_without_any_board_what_waits_fails_and_later_work_finds_the_board_again() -> None:
+    fails = [PushFailed("disk full")] * 3
+    board = Scripted("a", failing=lambda artifact: fails.pop() if fails else None)
+    with working(board) as crew:
+        futures = [crew.measured(job(f"candidate {number}")) for number in range(3)]
+        for future in futures:
+            with pytest.raises(FarmError, match="disk full"):
+                future.result(10)
+        assert crew.measure(job("later")).board == "a"
+
+
+def test_an_unclear_death_is_repeated_on_another_board() -> None:
+    """On the first board only: a candidate is not blamed for one board's fault."""
+    frail = Scripted("frail", failing=lambda artifact: ArtifactDied("SIGSEGV") if artifact == "victim" else None)
+    sound = Scripted("sound", 0.05)
+    with working(frail, sound) as crew:
+        filler = [crew.measured(job(f"filler {n}")) for n in range(6)]
+        found = crew.measure(job("victim"))
+        assert found.board == "sound"
+        for future in filler:
+            future.result(10)
+    assert "float32" in frail.measured or "victim" in sound.measured
+
+
+def test_two_deaths_on_two_healthy_boards_are_the_candidates_fault() -> None:
+    boards = [Scripted(name, failing=lambda artifact: ArtifactDied("SIGSEGV") if artifact == "victim" else None)
+              for name in "ab"]
+    with working(*boards) as crew:
+        measured(crew, 4)
+        with pytest.raises(InfeasibleCandidate, match="twice, beside a healthy reference"):
+            crew.measure(job("victim"))
+    assert [board.measured.count("float32") for board in boards] == [1, 1], "each was cross-examined"
+
+
+def test_a_candidate_that_kills_boards_kills_two_and_no_more() -> None:
+    boards = [Scripted(name) for name in "abcd"]
+
+    def kills(board: Scripted) -> Failing:
+        def fail(artifact: str) -> Exception | None:
+            if artifact != "killer":
+                return None
+            board.boots += 1
+            return ChannelClosed("gone")
+
+        return fail
+
+    for board in boards:
+        board.failing = kills(board)
+    deaths = Deaths()
+    with working(*boards, deaths=deaths) as crew:
+        measured(crew, 8)
+        with pytest.raises(InfeasibleCandidate, match="2 boards of kind rpi4 died"):
+            crew.measure(job("killer"))
+        assert len(measured(crew, 8)) == 8 and crew.size == 4
+    assert len({board for _, board in deaths.died}) == len(deaths.died) == 2
+    assert sum(board.boots for board in boards) == 2
+
+
+def test_a_board_that_is_anothers_joins_when_it_is_free() -> None:
+    taken, free, notices = Scripted("taken"), Scripted("free", 0.05), list[str]()
+    taken.leases.held = 3
+    with working(taken, free, notices=notices) as crew:
+        first = crew.measure(job("first"))
+        assert first.board == "free" and crew.lead.name == "free", "nobody waits for a board that is another's"
+        measured(crew, 40)
+    assert len(taken.measured) > 0
+    assert notices == ["waiting: taken leased by ben@lab for nightly since 2026-11-23 12:00"]
+
+
+def test_what_must_stay_on_one_board_does() -> None:
+    boards = [Scripted(name) for name in "abc"]
+    with working(*boards) as crew:
+        measured(crew, 6)
+        assert len({crew.measure(job(f"confirm {n}"), lead=True).board for n in range(6)}) == 1
+        boards[0].failing = lambda artifact: BoardUnreachable("off")
+        assert {crew.measure(job(f"again {n}"), lead=True).board for n in range(4)} <= {"b", "c"}
+
+
+def test_a_delayed_task_lets_others_go_first() -> None:
+    board = Scripted("a")
+    with working(board) as crew:
+        late, soon = crew.measured(job("late"), delay_s=0.3), crew.measured(job("soon"))
+        soon.result(5)
+        late.result(5)
+    assert board.measured == ["soon", "late"]
+
+
+def test_the_end_waits_for_no_lease() -> None:
+    taken, free = Scripted("taken"), Scripted("free")
+    taken.leases.held = 10**6
+    began = time.monotonic()
+    with working(taken, free) as crew:
+        crew.measure(job("first"))
+    assert time.monotonic() - began < 3
+    assert taken.leases.events == ["taken asked", "taken withdrawn"]
+
+
+def test_boards_are_compared_by_the_reference_and_corrected() -> None:
+    fast, slow, notices = Scripted("fast"), Scripted("slow", speed=0.8), list[str]()
+    with working(fast, slow, notices=notices) as crew:
+        crew.set_reference(REFERENCE, 1e-3)
+        found = measured(crew, 24)
+    for one in found:
+        assert np.median(one.comparable_ns) == pytest.approx(1e6, rel=1e-4)
+        assert np.median(one.wall_ns) == pytest.approx(1e6 if one.board == "fast" else 1.25e6, rel=1e-4)
+        assert one.scale == pytest.approx(1.0 if one.board == "fast" else 0.8, rel=1e-4)
+    assert {one.board for one in found} == {"fast", "slow"}
+    assert fast.measured.count("float32") == slow.measured.count("float32") == 3
+    assert notices == []
+
+
+def reading(board: str, seconds: float) -> Measurement:
+    return replace(measurement(REFERENCE.artifact), board=board, wall_ns=(round(seconds * 1e9),) * 3)
+
+
+class TestSiblings:
+    def test_noise_is_not_corrected(self) -> None:
+        siblings = Siblings(lambda text: None)
+        siblings.set_anchor(REFERENCE, 1.0)
+        for seconds in (1.005, 1.012, 1.018):
+            siblings.add(reading("a", seconds))
+        for seconds in (0.9, 1.1, 1.2):
+            siblings.add(reading("b", seconds))
+        assert siblings.comparable(reading("a", 1.0)).scale == siblings.comparable(reading("b", 1.0)).scale == 1.0
+
+    def test_a_drift_of_one_board_is_reported_once_and_of_all_is_not(self) -> None:
+        notices: list[str] = []
+        siblings = Siblings(notices.append)
+        siblings.set_anchor(REFERENCE, 1.0)
+        for factor in (1.0, 1.0, 1.0, 1.1, 1.1, 1.1):
+            for board in "abc":
+                siblings.add(reading(board, factor))
+        assert notices == []
+        for _ in range(4):
+            siblings.add(reading("c", 1.4))
+        assert len(notices) == 1 and notices[0].startswith("c drifts: the reference takes 40% longer since the start, "
+                                                           "its siblings 10% longer")
+
+    def test_a_board_of_another_kind_is_reported(self) -> None:
+        notices: list[str] = []
+        siblings = Siblings(notices.append)
+        siblings.set_anchor(REFERENCE, 1.0)
+        for _ in range(3):
+            siblings.add(reading("a", 2.0))
+        assert notices == ["a takes 100% longer for the reference than where it was measured first: is it of the same "
+                           "kind? See 'orchestrator devices check a'"]
+
+    def test_the_reference_is_read_first_on_every_board_and_then_again_and_again(self) -> None:
+        now = [0.0]
+        siblings = Siblings(lambda text: None, lambda: now[0])
+        assert siblings.due("a", 2) == 0, "there is none yet"
+        siblings.set_anchor(REFERENCE, 1.0)
+        assert (siblings.due("a", 2), siblings.due("a", 1)) == (3, 0)
+        for _ in range(3):
+            siblings.add(reading("a", 1.0))
+        assert siblings.due("a", 2) == 0
+        now[0] = AGAIN_S + 1
+        assert (siblings.due("a", 2), siblings.due("b", 1)) == (1, 1)
+
+
+def check(made: Callable[[], BoardRunner], action: Callable[[Bench, Suspicion], int], of: Job) -> None:
+    """Mypy: the fake is a BoardRunner."""
+
+
+check(Scripted("a").connect, lambda bench, suspicion: 1, REFERENCE)
