@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -107,6 +107,7 @@ def add_board(path: Path, entry: BoardEntry, *, replace: bool = False) -> None:
         boards = {board.name: board for board in Inventory.load(path).boards} if path.exists() else {}
         if entry.name in boards and not replace:
             raise InventoryError(f"{path}: there is a board {entry.name!r} already; --replace overwrites it")
+        _refuse_twin(entry, boards.values(), str(path))
         text = path.read_text("utf-8") if path.exists() else f"schema: {SCHEMA_VERSION}\nboards:\n"
         row = entry.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
         boards[entry.name] = entry
@@ -176,7 +177,20 @@ def _validate(document: Document, path: Path) -> tuple[BoardEntry, ...]:
             f"{path}:{line}: boards.{taken[0]}: this name is built in and always there: choose another"
         )
     try:
-        return tuple(InventoryFile.model_validate(document.data).boards.values())
+        boards = tuple(InventoryFile.model_validate(document.data).boards.values())
     except ValidationError as error:
         problems = [problem_in_file(detail, document, path) for detail in error.errors(include_url=False)]
         raise InventoryError("\n".join(problems)) from error
+    for place, board in enumerate(boards):
+        line = document.lines.get(("boards", board.name), 1)
+        _refuse_twin(board, boards[:place], f"{path}:{line}: boards.{board.name}")
+    return boards
+
+
+def _refuse_twin(board: BoardEntry, others: Iterable[BoardEntry], where: str) -> None:
+    """Refuse a second name for one board: leases would not keep the two apart. Raises InventoryError."""
+    way = [f"{hop.host}:{hop.port}" for hop in board.hops()]
+    for other in others:
+        if other.name != board.name and [f"{hop.host}:{hop.port}" for hop in other.hops()] == way:
+            raise InventoryError(f"{where}: its address {way[-1]} is that of {other.name!r}: a board has one name; "
+                                 "remove one of the two")

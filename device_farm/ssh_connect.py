@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,15 @@ def connect(
     """
     connections: list[fabric.Connection] = []
     jumps = hops[:-1] if jumps is None else jumps
-    try:
-        for hop in hops:
-            renew = _renew(name, jumps if hop in jumps else ())
+    for hop in hops:
+        renew = _renew(name, jumps if hop in jumps else ())
+        try:
             connections.append(_connect(renew, hop, timeout_s, connections[-1] if connections else None))
-    except FarmError:
-        disconnect(connections)
-        raise
+        except FarmError as error:
+            disconnect(connections)
+            if hop in jumps:
+                raise type(error)(f"the jump host of {name}: {error}") from error
+            raise
     return connections
 
 
@@ -159,6 +162,7 @@ def _identity(hop: Hop) -> dict[str, Any]:
     if hop.identity_file is None:
         return {"allow_agent": True, "look_for_keys": True}
     path = Path(hop.identity_file).expanduser()
+    _refuse_open(hop, path)
     try:
         key = paramiko.PKey.from_path(path)
     except (paramiko.PasswordRequiredException, TypeError) as error:  # the latter for OpenSSH's format
@@ -169,6 +173,17 @@ def _identity(hop: Hop) -> dict[str, Any]:
     except (OSError, ValueError, paramiko.SSHException, UnknownKeyType) as error:
         raise AuthenticationFailed(f"{hop.address}: the key {path} cannot be read: {error}") from error
     return {"pkey": key, "allow_agent": False, "look_for_keys": False}
+
+
+def _refuse_open(hop: Hop, path: Path) -> None:
+    """Refuse a private key that others can read, as OpenSSH does. Raises AuthenticationFailed."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return  # reading it says why
+    if mode & 0o077:
+        raise AuthenticationFailed(f"{hop.address}: the key {path} can be read by others (its mode is {mode:04o}): "
+                                   f"chmod 600 {path}")
 
 
 def _failure(renew: str, hop: Hop, pinned: HostKey, gateway: fabric.Connection | None, error: Exception) -> FarmError:

@@ -172,6 +172,17 @@ class TestWrongFiles:
     ) -> None:
         assert f"{path}:{line}: {words}" in edited(path, old, new)
 
+    def test_two_names_for_one_board_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "inventory.yaml"
+        row = f"{{kind: rpi4, host: 10.0.0.7, user: pi, host_key: {KEY}}}"
+        path.write_text(f"schema: 1\nboards:\n  pi-a: {row}\n  pi-b: {row}\n")
+        with pytest.raises(InventoryError) as caught:
+            Inventory.load(path)
+        assert str(caught.value) == (f"{path}:4: boards.pi-b: its address 10.0.0.7:22 is that of 'pi-a': a board has "
+                                     "one name; remove one of the two")
+        path.write_text(path.read_text().replace("10.0.0.7", "10.0.0.8", 1))
+        assert [board.name for board in Inventory.load(path).boards] == ["pi-a", "pi-b"]
+
     def test_a_jump_host_without_a_key_is_refused(self, path: Path) -> None:
         message = edited(path, f'jump: {{host: gate.lab, user: me, host_key: "{OTHER_KEY}"}}', "jump: me@gate.lab")
         assert "boards.jetson.jump: got 'me@gate.lab'; write host, user and host_key" in message
@@ -285,7 +296,7 @@ class TestAdding:
         script = (
             "import sys\nfrom pathlib import Path\nfrom device_farm.inventory import *\n"
             "for i in range(5):\n    entry = BoardEntry.model_validate(dict(name=f'{sys.argv[2]}{i}', kind='k', "
-            "host='h', user='u', host_key=sys.argv[3]))\n    add_board(Path(sys.argv[1]), entry)\n"
+            "host=f'{sys.argv[2]}{i}', user='u', host_key=sys.argv[3]))\n    add_board(Path(sys.argv[1]), entry)\n"
         )
         processes = [
             subprocess.Popen([sys.executable, "-c", script, str(path), name, KEY], cwd=ROOT) for name in ("a", "b", "c")

@@ -263,6 +263,22 @@ class TestJump:
             f"orchestrator devices add --replace --jump {jump.user}@127.0.0.1:{jump.port} pi"
         )
 
+    def test_a_jump_host_that_is_not_there_is_named(self, sshd: Sshd) -> None:
+        hop = {**sshd.hop().model_dump(), "port": free_port()}
+        with pytest.raises(BoardUnreachable, match=rf"the jump host of pi: .*:{hop['port']}: connection refused"):
+            SSHTransport(sshd.entry("pi", jump=[hop])).connect()
+
+    def test_a_key_that_others_can_read_is_refused(self, sshd: Sshd, tmp_path: Path) -> None:
+        key = tmp_path / "key"
+        key.write_bytes(sshd.identity_file.read_bytes())
+        key.chmod(0o644)
+        with pytest.raises(AuthenticationFailed, match=rf"can be read by others \(its mode is 0644\): chmod 600 {key}"):
+            SSHTransport(sshd.entry("pi", identity_file=str(key))).connect()
+        key.chmod(0o600)
+        transport = SSHTransport(sshd.entry("pi", identity_file=str(key)))
+        transport.connect()
+        transport.close()
+
     def test_the_key_behind_the_jump_host_is_checked(self, sshd: Sshd, tmp_path: Path) -> None:
         pinned = new_key(tmp_path / "other")
         with running_sshd(tmp_path / "jump") as jump:

@@ -125,7 +125,10 @@ class TestAdding:
         assert (document["inventory"], document["inventory_created"]) == (str(there), True)
         assert document["connected"] is True
         assert (document["device"]["kind"], document["device"]["fingerprint"]) == ("pi-a", shown(sshd))
-        again = user.document("add", "pi-b", *way(sshd), "--yes", "--inventory", "lab.yaml")
+        twin = user.refused("add", "pi-b", *way(sshd), "--yes", "--inventory", "lab.yaml")
+        assert f"{there}: its address 127.0.0.1:{sshd.port} is that of 'pi-a': a board has one name" in twin
+        elsewhere = ["localhost" if word == "127.0.0.1" else word for word in way(sshd)]
+        again = user.document("add", "pi-b", *elsewhere, "--yes", "--inventory", "lab.yaml")
         assert again["inventory_created"] is False
         assert not user.inventory.exists()
         listed = user.document("list", "--inventory", "lab.yaml")
@@ -161,6 +164,7 @@ class TestAdding:
         assert f"ssh-copy-id -i {tmp_path}/stranger -p {sshd.port}" in done.err
         assert "pi-a stays in the inventory; when this is mended: orchestrator devices check pi-a" in done.err
         assert Inventory.load(user.inventory).find("pi-a").port == sshd.port
+        options[1] = "localhost"
         document = user.document("add", "pi-b", *options, "--yes", code=3)
         assert document["connected"] is False
         assert "ssh-copy-id" in document["connection_failed_because"]
@@ -316,7 +320,7 @@ class TestRemoving:
     def test_it_needs_a_yes_and_leaves_the_rest(self, user: User, sshd: Sshd) -> None:
         add_board(user.inventory, sshd.entry("pi-a"))
         only = user.inventory.read_text()
-        add_board(user.inventory, sshd.entry("pi-b"))
+        add_board(user.inventory, sshd.entry("pi-b", host="localhost"))
         assert "to remove pi-b without asking, give --yes" in user.refused("remove", "pi-b")
         assert user.run("remove", "pi-b", answer="n").code == 1
         assert [entry.name for entry in Inventory.load(user.inventory).boards] == ["pi-a", "pi-b"]

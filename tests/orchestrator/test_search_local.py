@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import signal
 import socket
@@ -455,8 +456,9 @@ def test_who_waits_is_told_for_which_study(quick: Quick, interrupted: str) -> No
     wait_for(first, "#1 ")
     second = quick.start(*options, study="second", mark=interrupted)
     try:
-        assert f"is held by study 'first' on {socket.gethostname()} (pid {first.pid})" in wait_for(
-            second, "waiting for sim: ")
+        here = socket.gethostname()
+        assert (f"sim@{here} leased by {getpass.getuser()}@{here} for study 'first' (pid {first.pid}) since 20"
+                in wait_for(second, "waiting: "))
     finally:
         for controller in (second, first):
             controller.send_signal(signal.SIGINT)

@@ -156,9 +156,10 @@ def test_a_hang_costs_one_measurement(bench: Bench, artifact: Artifact, golden: 
 
 
 def test_a_slow_artifact_is_not_a_hang(bench: Bench, artifact: Artifact, golden: Path) -> None:
+    runner = bench.locked()
     started = time.monotonic()
-    session = bench.locked().measure(artifact, golden, replace(ENDLESS, timeout_s=2.0))
-    assert 0.9 < time.monotonic() - started < 1.9
+    session = runner.measure(artifact, golden, replace(ENDLESS, timeout_s=4.0))
+    assert 1.9 < time.monotonic() - started < 3.9
     assert session.measurement.wall_ns
 
 
