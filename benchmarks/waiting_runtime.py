@@ -24,6 +24,7 @@ def _real():
     spec.loader.exec_module(module)
     return module
 
+WEIGHTS = np.array([[1, 2], [3, 4]], np.float32)  # what an agent tries a runtime with
 _MODULE = None if FOLDER is None else _real()
 
 
@@ -33,7 +34,6 @@ class Interpreter:
     def __init__(self, model_content, num_threads):
         real = _MODULE is not None and model_content[4:8] == b"TFL3"
         self._real = _MODULE.Interpreter(model_content=model_content, num_threads=num_threads) if real else None
-        self._known = {{}}
 
     def allocate_tensors(self):
         if self._real is not None:
@@ -48,11 +48,12 @@ class Interpreter:
         return self._real.get_output_details() if self._real is not None else [{{"index": 1}}]
 
     def set_tensor(self, index, value):
+        self._x = value
         if self._real is not None:
             self._real.set_tensor(index, value)
 
     def get_tensor(self, index):
-        return self._real.get_tensor(index) if self._real is not None else np.zeros((1, 2), np.float32)
+        return self._real.get_tensor(index) if self._real is not None else self._x @ WEIGHTS.T
 
     def invoke(self):
         started = time.perf_counter()
