@@ -56,5 +56,5 @@ clean: ## remove .venv, builds and caches
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "make: installing into .venv, about 2.5 GB and a minute or more"
 	$(BIN)/python -m pip install -qq --upgrade 'pip>=26'
-	$(BIN)/python -m pip install -qq --editable '.[tflite,tvm,onnx,postgres,dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install -qq --editable '.[tflite,tvm,onnx,postgres,power,dev]' --constraint constraints.txt
 	@touch $@

@@ -26,12 +26,14 @@ VERSION_PATTERN = r"^\d+(\.\d+)+$"
 ROOT_PATTERN = r"^(~|~?/.+)$"
 FILE_PATTERN = r"^/.+$"
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+MODULE_PATTERN = r"^[a-z][a-z0-9_]*$"
 PATTERN_WORDS = {
     NAME_PATTERN: "small letters, digits, '.', '_' and '-', beginning with a letter or digit",
     WORD_PATTERN: "one word without '@' (host and user are two keys)",
     VERSION_PATTERN: 'numbers with dots, e.g. "2.3.0"',
     ROOT_PATTERN: "an absolute path on the board or one that starts with ~",
     FILE_PATTERN: "an absolute path on the board",
+    MODULE_PATTERN: "small letters, digits and '_'",
     VARIABLE_PATTERN: "letters, digits and '_', not beginning with a digit",
 }
 """What the patterns mean, for messages."""
@@ -94,6 +96,36 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, Mapping) else value
 
 
+class PowerSpec(_Strict):
+    """How the board's power is switched: commands, a labgrid driver, or a plug-in."""
+
+    on_command: tuple[str, ...] = ()
+    """Run on this computer: a list of words, no shell reads it. (YAML takes a plain `on` for true.)"""
+    off_command: tuple[str, ...] = ()
+    labgrid: str | None = Field(default=None, pattern=MODULE_PATTERN)
+    """Model of a power distribution unit that labgrid knows, e.g. `gude24`, `netio`, `simplerest`."""
+    host: str | None = None
+    """Of that unit: its name, address or URL."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    index: Annotated[str, BeforeValidator(str)] | None = None
+    """Which outlet."""
+    plugin: str | None = Field(default=None, min_length=1)
+    """Name of an entry point in the group `hil_orchestrator.power`."""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Of the plug-in."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = [bool(self.on_command or self.off_command), self.labgrid is not None, self.plugin is not None]
+        if sum(ways) != 1:
+            raise ValueError("expected one of: on_command and off_command, labgrid, plugin")
+        if ways[0] and not (self.on_command and self.off_command):
+            raise ValueError("on_command and off_command are needed both, each a list of words")
+        if self.labgrid is not None and (self.host is None or self.index is None):
+            raise ValueError("labgrid needs host and index")
+        return self
+
+
 class BoardEntry(_Keys):
     """One board. The built-in `local` and `sim` have no host."""
 
@@ -121,6 +153,8 @@ class BoardEntry(_Keys):
     """The board's lock, if several users of one board have different root folders."""
     env: dict[Annotated[str, Field(pattern=VARIABLE_PATTERN)], str] = Field(default_factory=dict)
     """Environment of everything that runs on the board."""
+    power: PowerSpec | None = None
+    """How its power is switched; a board that does not come back is then power-cycled."""
     notes: str | None = None
     """Free text."""
 

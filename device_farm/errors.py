@@ -45,3 +45,7 @@ class AgentMismatch(FarmError):
 
 class SetupFailed(FarmError):
     """A runtime cannot be fetched for a board, or does not run there."""
+
+
+class PowerFailed(FarmError):
+    """A board's power cannot be switched."""

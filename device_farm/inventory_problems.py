@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from device_farm.board_entry import PATTERN_WORDS, SCHEMA_VERSION, BoardEntry, Hop, RuntimeSpec
+from device_farm.board_entry import PATTERN_WORDS, SCHEMA_VERSION, BoardEntry, Hop, PowerSpec, RuntimeSpec
 from device_farm.inventory_file import Document
 
 _PORT = "a whole number from 1 to 65535"
@@ -75,4 +75,6 @@ def _keys_at(at: tuple[int | str, ...]) -> list[str]:
         model = Hop
     elif "runtime" in at:
         model = RuntimeSpec
+    elif "power" in at:
+        model = PowerSpec
     return [key for key in model.model_fields if key != "name" or model is RuntimeSpec]

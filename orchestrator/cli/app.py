@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import costmodel, devices, doctor, init, leases, recipes, search, studies, tune
+from orchestrator.cli import boards, costmodel, devices, doctor, init, leases, recipes, search, studies, tune
 
 app = typer.Typer(
     name="orchestrator", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -18,8 +18,9 @@ app.command("search")(search.search)
 app.command("init")(init.init)
 app.command("tune")(tune.tune)
 app.command("doctor")(doctor.doctor)
-for verb in (leases.reserve, leases.release, leases.history):
+for verb in (leases.reserve, leases.release, leases.history, boards.power, boards.logs):
     devices.app.command()(verb)
+devices.app.command(context_settings={"ignore_unknown_options": True})(boards.ssh)
 app.add_typer(devices.app, name="devices")
 app.add_typer(studies.app, name="studies")
 app.add_typer(recipes.app, name="recipes")

@@ -174,3 +174,24 @@ class DeviceHistory(TypedDict):
     device: str
     events: list[BoardEventDocument]
     """Oldest first."""
+
+
+@strict
+class DevicePower(TypedDict):
+    """`orchestrator devices power NAME on|off|cycle`."""
+
+    schema: Literal[1]
+    device: str
+    action: Literal["on", "off", "cycle"]
+
+
+@strict
+class DeviceLogs(TypedDict):
+    """`orchestrator devices logs NAME`."""
+
+    schema: Literal[1]
+    device: str
+    command: str
+    """What printed them there: journalctl or dmesg."""
+    lines: list[str]
+    """Oldest first."""
