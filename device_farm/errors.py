@@ -49,3 +49,7 @@ class SetupFailed(FarmError):
 
 class PowerFailed(FarmError):
     """A board's power cannot be switched."""
+
+
+class Unfit(FarmError):
+    """The board cannot measure as it is: no space, no permission, no fitting Python."""

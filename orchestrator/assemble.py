@@ -5,20 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from device_farm.errors import FarmError
+from device_farm.errors import FarmError, Unfit
+from device_farm.health import Quarantine
 from device_farm.inventory import BoardEntry
 from orchestrator import wiring
 from orchestrator.bench import Bench
+from orchestrator.leasing import leased_name
+from orchestrator.store.lease_book import BY_ITSELF, LeaseBook
 from recipes.target import Target
 
 
-def assembled(entries: Sequence[BoardEntry], benches: Mapping[str, Bench],
+def serving(book: LeaseBook, entries: Sequence[BoardEntry], note: Callable[[str], None]) -> list[BoardEntry]:
+    """Return the boards that do not wait for a person. Raises Unfit where none is left: waiting would not help."""
+    kept = {one.board: one for one in book.quarantines() if one.waits_for_person}
+    said = {entry.name: _waits(entry.name, kept[leased_name(entry)]) for entry in entries if leased_name(entry) in kept}
+    if len(said) == len(entries):
+        raise Unfit("; ".join(said.values()))
+    for why in said.values():
+        note(why)
+    return [entry for entry in entries if entry.name not in said]
+
+
+def _waits(name: str, kept: Quarantine) -> str:
+    return (f"{name} waits for a person since {kept.since.astimezone():%Y-%m-%d %H:%M}: {kept.reason}; when it is "
+            f"mended: orchestrator devices check {name}")
+
+
+def assembled(entries: Sequence[BoardEntry], benches: Mapping[str, Bench], book: LeaseBook,
               note: Callable[[str], None]) -> list[BoardEntry]:
     """Connect to boards, all at once; return those that can work together, in the inventory's order.
 
     Args:
         entries: of one kind, or one board.
         benches: by name.
+        book: boards in quarantine that are reached, and fit, serve again.
         note: told of each board that is left out, and why.
 
     Raises:
@@ -35,6 +55,7 @@ def assembled(entries: Sequence[BoardEntry], benches: Mapping[str, Bench],
         if error is not None:
             note(f"{entry.name} is left out: {error}")
     found: list[BoardEntry] = []
+    others = {lease.board for lease in book.leases()}  # whose searches bring them back themselves
     boots: dict[str, str] = {}
     for entry in reached:
         why = _unlike(benches[entry.name], benches[reached[0].name])
@@ -44,6 +65,8 @@ def assembled(entries: Sequence[BoardEntry], benches: Mapping[str, Bench],
         if why is not None:
             note(f"{entry.name} is left out: {why}")
             continue
+        if leased_name(entry) not in others and book.restore(leased_name(entry), BY_ITSELF):
+            note(f"{entry.name} is back from quarantine")
         found.append(entry)
         boots.setdefault(boot, entry.name)
     return found

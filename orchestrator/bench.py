@@ -31,6 +31,7 @@ from device_farm.errors import (
     FarmError,
     HostKeyMismatch,
     LeaseLost,
+    Unfit,
 )
 from device_farm.facts import BoardFacts
 from device_farm.leases import RENEW_S
@@ -52,7 +53,7 @@ LOSSES = 10
 RECHECKS = 2
 """Times a board that was lost must run its references before it serves again."""
 POLL_S = 0.5
-HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy)
+HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy, Unfit)
 """What another attempt does not mend."""
 LOST = (ChannelClosed, ChannelStalled)
 """The board, or the way to it, is gone: unclear while it runs a candidate."""
@@ -69,6 +70,8 @@ class BoardRunner(Protocol):
 
     runtimes: Mapping[str, str]
     """Name -> version of what runs artifacts there."""
+    warnings: tuple[str, ...]
+    """What may make its figures poor."""
 
     def acquire(self, token: int, owner: str, series: str | None = None) -> None:
         """Take the machine's lock. Raises BoardBusy."""
@@ -151,6 +154,7 @@ class Bench:
         self._stop, self._renew_s = stop or threading.Event(), renew_s
         self._runner: BoardRunner | None = None
         self._leasing: Leasing | None = None
+        self._warned: set[str] = set()
         self._boot: str | None = None
         self._references: dict[str | None, Job] = {}
 
@@ -182,6 +186,14 @@ class Bench:
         """Connect, lease the board and take its lock. Raises FarmError, KeyboardInterrupt."""
         self._trying("taking the board", lambda runner: None)
 
+    def returned(self) -> bool:
+        """Wait for the board, that boots; tell whether it is there."""
+        try:
+            self._trying("reconnecting", lambda runner: None, locked=False, within_s=self._return_s)
+        except (FarmError, KeyboardInterrupt):
+            return False
+        return True
+
     def recheck(self) -> None:
         """See that the board runs its references again. Raises FarmError."""
         for job in [*self._references.values()] * RECHECKS:
@@ -199,6 +211,10 @@ class Bench:
         if self._runner is None:
             self._runner = self._connect()
             self._boot = self._runner.facts.boot_id
+            for warning in self._runner.warnings:
+                if warning not in self._warned:
+                    self._warned.add(warning)
+                    self._notice(warning)
         return self._runner
 
     def _acquire(self, runner: BoardRunner) -> None:

@@ -13,9 +13,18 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from device_farm.errors import FarmError
+from device_farm.errors import (
+    AgentMismatch,
+    AuthenticationFailed,
+    BoardBusy,
+    FarmError,
+    HostKeyMismatch,
+    LeaseLost,
+    Unfit,
+)
 from orchestrator.bench import Bench, Job, Suspicion, TryElsewhere
 from orchestrator.siblings import Siblings
+from orchestrator.ward import Ward
 from profilers.measurement import Measurement, MeasureSettings
 from search.errors import InfeasibleCandidate
 
@@ -23,6 +32,8 @@ R = TypeVar("R")
 REST_S = (5.0, 15.0, 60.0)
 """A board that was lost is tried again after so long; then always after the last."""
 CLOSE_S = 10.0
+NOT_BY_POWER = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy, LeaseLost, Unfit)
+"""What switching a board's power does not mend."""
 log = logging.getLogger(__name__)
 
 
@@ -59,6 +70,8 @@ class Seat:
 
     bench: Bench
     state: State = State.STARTING
+    cycled: bool = False
+    """Its power was switched since it was lost."""
     rests: int = 0
     """So often it was tried again since it was lost."""
     hand: Task[Any] | None = None
@@ -79,11 +92,13 @@ class Crew:
         benches: open; they are closed at the end.
         notice: takes what a person should know.
         stop: the benches' own: set at the end, so that nothing waits on.
+        ward: keeps lost boards out of other searches, and switches their power.
     """
 
-    def __init__(self, benches: Sequence[Bench], notice: Callable[[str], None], stop: threading.Event) -> None:
+    def __init__(self, benches: Sequence[Bench], notice: Callable[[str], None], stop: threading.Event,
+                 ward: Ward | None = None) -> None:
         self._seats = [Seat(bench) for bench in benches]
-        self._notice, self._stop = notice, stop
+        self._notice, self._stop, self._ward = notice, stop, ward
         self._siblings = Siblings(notice)
         self._waiting: deque[Task[Any]] = deque()
         self._changed = threading.Condition(threading.RLock())
@@ -193,7 +208,7 @@ class Crew:
         error = self._readied(seat)
         while True:
             while error is not None:
-                if not self._rest(seat, error):
+                if not self._mended(seat, error) and not self._rest(seat, error):
                     return
                 error = self._readied(seat)
             task = self._next(seat)
@@ -215,9 +230,11 @@ class Crew:
         except (FarmError, KeyboardInterrupt) as error:
             return error
         with self._changed:
-            was, seat.state, seat.rests = seat.state, State.IDLE, 0
+            was, seat.state, seat.rests, seat.cycled = seat.state, State.IDLE, 0, False
             self._changed.notify_all()
         if was is State.LOST:
+            if self._ward is not None:
+                self._ward.discharge(seat.bench.name)
             self._notice(f"{seat.bench.name} is back")
         return None
 
@@ -315,6 +332,22 @@ class Crew:
             task.avoid.add(seat.bench.name)
             self._waiting.appendleft(task)
             self._changed.notify_all()
+
+    def _mended(self, seat: Seat, error: FarmError | KeyboardInterrupt) -> bool:
+        """Write down that a board is lost; the second time it is tried in vain, switch its power. True after that."""
+        if self._ward is None or self._closed or isinstance(error, KeyboardInterrupt):
+            return False
+        if seat.state is not State.LOST:
+            self._ward.admit(seat.bench.name, error)
+        alone = not self._others(seat)
+        if seat.cycled or not (alone or seat.rests >= 1) or isinstance(error, NOT_BY_POWER):
+            return False
+        seat.cycled = True
+        if not self._ward.cycle(seat.bench.name):
+            return False
+        with self._changed:
+            seat.state = State.LOST
+        return seat.bench.returned()
 
     def _rest(self, seat: Seat, error: FarmError | KeyboardInterrupt) -> bool:
         """Leave the work to the others for a while; False at the end.

@@ -6,6 +6,7 @@ import getpass
 import re
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,10 +24,15 @@ from device_farm.ssh_connect import scan_behind
 from orchestrator import wiring
 from orchestrator.device_list import device_document, pinned_key
 from orchestrator.errors import UsageError
+from orchestrator.leasing import leased_name, this_owner
 from orchestrator.schemas.devices import DeviceAdded, DeviceChecked, DeviceRemoved, DeviceSetUp, FindingDocument
 from orchestrator.schemas.strict import SCHEMA
+from orchestrator.store.places import StorePlace
+from orchestrator.store.store import Store
 
 SCAN_S = 10.0
+MOST_AT_ONCE = 16
+"""Boards that are checked at a time."""
 _JUMP = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\s]+)(?::(?P<port>\d+))?")
 
 
@@ -106,10 +112,23 @@ def add_device(path: Path, wanted: Wanted, *, replace: bool, confirm: Confirm) -
     return added
 
 
-def check_device(inventory: Inventory, name: str, store_folder: Path,
-                 compilers: Sequence[str] = ("tflite",)) -> DeviceChecked:
-    """Say whether a board can measure what compilers make, without changing it. Raises UsageError or InventoryError."""
-    entry = named(inventory, name)
+def check_devices(entries: Sequence[BoardEntry], place: StorePlace,
+                  compilers: Sequence[str] = ("tflite",)) -> list[DeviceChecked]:
+    """Say whether boards can measure what compilers make, without changing them; all at once.
+
+    A board in quarantine that is fit leaves it: a person has looked at it. Raises StoreError.
+    """
+    with ThreadPoolExecutor(min(len(entries), MOST_AT_ONCE), thread_name_prefix="check") as threads:
+        found = list(threads.map(lambda entry: _checked(entry, place.folder, compilers), entries))
+    if place.exists:
+        with Store.open(place) as store:
+            for entry, document in zip(entries, found, strict=True):
+                if document["fit"] and store.leases.restore(leased_name(entry), this_owner()):
+                    document["returned"] = True
+    return found
+
+
+def _checked(entry: BoardEntry, store_folder: Path, compilers: Sequence[str]) -> DeviceChecked:
     findings = _check(entry, store_folder, compilers)
     return {
         "schema": SCHEMA,

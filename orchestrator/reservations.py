@@ -62,6 +62,7 @@ def devices_in_use(store: Store, inventory: Inventory) -> DevicesList:
     document = list_devices(inventory)
     leases = {lease.board: lease for lease in store.leases.leases()}
     kept = {reservation.board: reservation for reservation in store.leases.reservations()}
+    quarantined = {one.board: one for one in store.leases.quarantines()}
     requests = store.leases.requests()
     for device in document["devices"]:
         board = leased_name(inventory.find(device["name"]))
@@ -72,6 +73,10 @@ def devices_in_use(store: Store, inventory: Inventory) -> DevicesList:
             reservation = kept[board]
             device["reservation"] = {"owner": reservation.owner, "purpose": reservation.purpose,
                                      "until": utc(reservation.until)}
+        if board in quarantined:
+            ill = quarantined[board]
+            device["quarantine"] = {"since": utc(ill.since), "reason": ill.reason, "failures": ill.failures,
+                                    "waits_for_person": ill.waits_for_person}
         waiting = [request.wanted for request in requests if board in request.wanted.boards]
         if waiting:
             device["waiting"] = [{"owner": one.owner, "purpose": one.purpose, "priority": one.priority}

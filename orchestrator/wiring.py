@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from device_farm.check import judge
 from device_farm.errors import AgentMismatch, FarmError, SetupFailed
 from device_farm.facts import BoardFacts
+from device_farm.health import refuse_unfit
 from device_farm.inventory import BoardEntry, Inventory
 from device_farm.local import LocalTransport
 from device_farm.probe import probe_board
@@ -68,6 +70,7 @@ def _ssh(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequence
     transport = SSHTransport(entry)
     try:
         probe = probe_board(transport, entry)
+        warnings = refuse_unfit(entry.name, judge(probe))
         plans = {compiler.name: plan_runtime(probe, entry.runtime, compiler.runtimes) for compiler in compilers}
         there = probe.python.runtimes if probe.python else ()
         absent = [name for name, plan in plans.items() if plan.folder_name not in there]
@@ -79,7 +82,7 @@ def _ssh(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequence
                   for plan in plans.values()]
         lock = entry.lock_file or (f"{probe.root}/lock" if entry.shares_host == "allowed" else None)
         return AgentRunner(transport, root=probe.root, runtimes=places, agent=agent, board=entry.name, kind=entry.kind,
-                           lock_file=lock, pusher=SSHTransport(entry))
+                           lock_file=lock, pusher=SSHTransport(entry), warnings=warnings)
     except FarmError:
         transport.close()
         raise

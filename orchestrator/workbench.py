@@ -15,7 +15,7 @@ import numpy as np
 
 from device_farm.inventory import BoardEntry, Inventory
 from orchestrator import wiring
-from orchestrator.assemble import assembled
+from orchestrator.assemble import assembled, serving
 from orchestrator.bench import Bench
 from orchestrator.config import StudyConfig, parse_accuracy
 from orchestrator.crew import Crew
@@ -28,6 +28,7 @@ from orchestrator.store.records import StudyRecord
 from orchestrator.store.store import Store
 from orchestrator.toolchain import Toolchain, refuse_foreign, refuse_other_data
 from orchestrator.tuned import Tuned, tuned
+from orchestrator.ward import Ward
 from profilers.accuracy import EvaluationInputs, evaluate, run_reference
 from profilers.measurement import MeasureSettings
 from recipes.blobs import BlobStore
@@ -109,7 +110,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
         ModelError, DataError, InventoryError: what the user gave is wrong.
         FarmError: the board is not reached or not set up.
     """
-    entries = inventory.matching(config.device)
+    entries = serving(store.leases, inventory.matching(config.device), progress.note)
     model, data = parse_model(config.model, base), parse_data(config.data, base)
     refuse_foreign(model, config.compiler)
     compilers = [wiring.COMPILERS[name] for name in config.compiler]
@@ -126,8 +127,9 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
         prune = PruneSettings(config.prune_criterion, config.seed) if config.prune else None
         importing = {compiler.name: pool.submit(prepare, compiler, model, data, store.blobs.root, prune)
                      for compiler in compilers}
-        found = assembled(entries, benches, progress.note)
-        with Crew([benches[entry.name] for entry in found], progress.note, stop) as crew:
+        found = assembled(entries, benches, store.leases, progress.note)
+        ward = Ward(store.leases, {entry.name: entry for entry in found}, progress.note)
+        with Crew([benches[entry.name] for entry in found], progress.note, stop, ward) as crew:
             prepared = {}
             for name, future in importing.items():
                 with _naming(name, config):

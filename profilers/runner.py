@@ -77,7 +77,7 @@ class AgentRunner:
     def __init__(self, transport: Transport, *, root: str, runtimes: Sequence[RuntimePlace], agent: Path, board: str,
                  kind: str, host: bool = False, lock_file: str | None = None, threads: int = 1,
                  heartbeat_timeout_s: float = 15.0, cache_bytes: int = 1 << 30,
-                 pusher: Transport | None = None) -> None:
+                 pusher: Transport | None = None, warnings: Sequence[str] = ()) -> None:
         """Push the agent where it is missing, start it and check what it says.
 
         Args:
@@ -92,6 +92,7 @@ class AgentRunner:
             threads: threads of the runtime in `run`; `measure` takes them from its settings.
             heartbeat_timeout_s: silence for so long is a stall.
             cache_bytes: the board keeps this much of artifacts, inputs and outputs.
+            warnings: what may make the machine's figures poor.
             pusher: a second way to the machine, on which `prefetch` copies while something is measured.
 
         Raises:
@@ -100,6 +101,7 @@ class AgentRunner:
         """
         self._transport, self._root, self._host, self._threads = transport, root.rstrip("/"), host, threads
         self._board, self._kind, self._pusher = board, kind, pusher
+        self.warnings = tuple(warnings)
         self._there: set[str] = set()
         """Digests of what the machine has, as far as we know."""
         [python] = {place.python for place in runtimes}

@@ -140,6 +140,7 @@ class SimulatedRunner:
         self._runner, self._roofline = runner, roofline
         self._sessions: Counter[str] = Counter()
         self.runtimes: Mapping[str, str] = runner.runtimes
+        self.warnings = runner.warnings
 
     @property
     def facts(self) -> BoardFacts:

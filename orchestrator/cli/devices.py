@@ -26,8 +26,11 @@ from orchestrator.cli.options import (
 from orchestrator.cli.outcome import INFRASTRUCTURE, NOT_MET, Format, fail
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from device_farm.inventory import BoardEntry, Inventory
     from orchestrator.devices import ShownKey
-    from orchestrator.schemas.devices import Device
+    from orchestrator.schemas.devices import Device, DeviceChecked
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -133,29 +136,59 @@ def add(
 
 @app.command()
 def check(
-    name: Name,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The board's name in the inventory.",
+                                               show_default=False)] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All boards of the inventory, at once.")] = False,
     compiler: Compilers = "tflite",
     inventory: InventoryFile = None,
     store: StoreFolder = None,
     format_: Output = Format.TEXT,
     debug: Debug = False,
 ) -> None:
-    """Say whether a board can measure, and what to do where it cannot; changes nothing there."""
+    """Say whether a board can measure, and what to do where it cannot; one that can leaves its quarantine."""
     with verb(debug):
-        from orchestrator.devices import check_device
+        from orchestrator.devices import check_devices
+        from orchestrator.errors import UsageError
 
-        document = check_device(read_inventory(inventory), name, store_place(store).folder, _compilers(compiler))
+        boards, compilers = read_inventory(inventory), _compilers(compiler)
+        if all_ == (name is not None):
+            raise UsageError("give the name of a board, or --all")
+        entries = boards.boards if name is None else [_named(boards, name)]
+        if not entries:
+            raise UsageError("there is no board in the inventory: add one with 'orchestrator devices add NAME "
+                             "--host HOST'")
+        found = check_devices(entries, store_place(store), compilers)
+        document: Mapping[str, object] = found[0] if name is not None else {"schema": 1, "devices": found}
 
         def as_text() -> None:
-            for finding in document["findings"]:
-                print_hanging(f"{finding['level']:<8} {finding['what']:<13} ", finding["detail"])
-                if finding["remedy"]:
-                    typer.echo(f"{'':<8} {'':<13} -> {finding['remedy']}")
-            typer.echo(f"{name} is {'fit to measure' if document['fit'] else 'not fit to measure'}")
+            for one in found:
+                _print_check(one, whole=name is not None)
 
         print_document(document, format_, as_text)
-        if not document["fit"]:
-            raise typer.Exit(NOT_MET if document["reachable"] else INFRASTRUCTURE)
+        if not all(one["fit"] for one in found):
+            raise typer.Exit(NOT_MET if all(one["reachable"] for one in found) else INFRASTRUCTURE)
+
+
+def _named(boards: Inventory, name: str) -> BoardEntry:
+    from orchestrator.devices import named
+
+    return named(boards, name)
+
+
+def _print_check(document: DeviceChecked, whole: bool) -> None:
+    """Print what was found on a board; of several boards only what is not well."""
+    name = document["device"]
+    if not whole:
+        typer.echo(f"{name} is {'fit to measure' if document['fit'] else 'not fit to measure'}")
+    for finding in document["findings"]:
+        if whole or finding["level"] != "ok":
+            print_hanging(f"{'' if whole else '  '}{finding['level']:<8} {finding['what']:<13} ", finding["detail"])
+            if finding["remedy"]:
+                typer.echo(f"{'':<{8 if whole else 10}} {'':<13} -> {finding['remedy']}")
+    if document.get("returned"):
+        typer.echo(f"{name} leaves its quarantine")
+    if whole:
+        typer.echo(f"{name} is {'fit to measure' if document['fit'] else 'not fit to measure'}")
 
 
 @app.command()
@@ -260,6 +293,10 @@ def _users(device: Device) -> list[str]:
         kept = device["reservation"]
         why = f" ({kept['purpose']})" if kept["purpose"] else ""
         lines.append(f"reserved by {kept['owner']} until {local_time(kept['until'])}{why}")
+    if "quarantine" in device:
+        ill = device["quarantine"]
+        why = f"; it waits for a person: orchestrator devices check {device['name']}" if ill["waits_for_person"] else ""
+        lines.append(f"in quarantine since {local_time(ill['since'])}: {ill['reason']}{why}")
     for one in device.get("waiting", []):
         first = f" with priority {one['priority']}" if one["priority"] else ""
         lines.append(f"{one['owner']} waits{first}, for {one['purpose']}")

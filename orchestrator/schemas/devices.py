@@ -40,6 +40,18 @@ class WaitingDocument(TypedDict):
 
 
 @strict
+class QuarantineDocument(TypedDict):
+    """Why nobody may lease a board."""
+
+    since: str
+    reason: str
+    failures: int
+    """Within a day."""
+    waits_for_person: bool
+    """It does not come back by itself."""
+
+
+@strict
 class Device(TypedDict):
     """A board of the inventory, or one that is built in."""
 
@@ -59,6 +71,7 @@ class Device(TypedDict):
     lease: NotRequired[LeaseDocument]
     """Absent: nobody works with it."""
     reservation: NotRequired[ReservationDocument]
+    quarantine: NotRequired[QuarantineDocument]
     waiting: NotRequired[list[WaitingDocument]]
     """The next one first."""
 
@@ -107,6 +120,16 @@ class DeviceChecked(TypedDict):
     fit: bool
     """Nothing is missing."""
     findings: list[FindingDocument]
+    returned: NotRequired[bool]
+    """It was in quarantine, and serves again."""
+
+
+@strict
+class DevicesChecked(TypedDict):
+    """`orchestrator devices check --all`."""
+
+    schema: Literal[1]
+    devices: list[DeviceChecked]
 
 
 @strict
@@ -161,7 +184,7 @@ class BoardEventDocument(TypedDict):
 
     happened: str
     what: str
-    """leased, released, lapsed, reserved, freed."""
+    """leased, released, lapsed, reserved, freed, quarantined, returned, power on, power off, power cycle."""
     who: str
     detail: str
 

@@ -19,6 +19,7 @@ from orchestrator.schemas.devices import (
     DeviceReleased,
     DeviceRemoved,
     DeviceReserved,
+    DevicesChecked,
     DeviceSetUp,
     DevicesList,
 )
@@ -56,6 +57,7 @@ DOCUMENTS: Mapping[str, Any] = {
     "devices-list": DevicesList,
     "devices-add": DeviceAdded,
     "devices-check": DeviceChecked,
+    "devices-check-all": DevicesChecked,
     "devices-setup": DeviceSetUp,
     "devices-remove": DeviceRemoved,
     "devices-reserve": DeviceReserved,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 
-from sqlalchemy import Engine, literal_column
+from sqlalchemy import Engine, func, literal_column
 from sqlmodel import Session, col, delete, select
 
 from device_farm.errors import LeaseLost
+from device_farm.health import DAY_S, FAILURES, Quarantine
 from device_farm.leases import (
     REQUEST_TTL_S,
     TTL_S,
@@ -29,6 +30,7 @@ _CLOCKS = {
     "postgresql": "extract(epoch from clock_timestamp())::double precision",
 }
 """Seconds since 1970. SQLite before 3.42 has no unixepoch('subsec')."""
+QUARANTINED, RETURNED, BY_ITSELF = "quarantined", "returned", "by itself"
 REMEMBERED_S = 180 * 86400.0
 """Older events are forgotten."""
 
@@ -148,6 +150,38 @@ class LeaseBook:
             row.reserved_by = row.reserved_for = row.reserved_until_s = None
             return ended
 
+    def quarantine(self, board: str, reason: str) -> Quarantine:
+        """Let nobody lease a board from now on; who has it keeps it. A third time in a day it waits for a person."""
+        with writing(self._engine) as session:
+            now = _now(session)
+            row = session.get(BoardLease, board) or BoardLease(board=board, token=0)
+            session.add(row)
+            lately = session.exec(select(func.count()).select_from(BoardEventRow).where(
+                BoardEventRow.board == board, BoardEventRow.what == QUARANTINED,
+                col(BoardEventRow.happened_s) > max(now - DAY_S, _mended(session, board)))).one()
+            if row.quarantined_for is None:  # else it is one and the same failure
+                row.quarantined_s, row.failures = now, lately + 1
+                _note(session, board, now, QUARANTINED, "", reason)
+            row.quarantined_for = reason
+            return _quarantine(row)
+
+    def restore(self, board: str, who: str) -> bool:
+        """Let a board be leased again; False where it was not in quarantine."""
+        with writing(self._engine) as session:
+            row = session.get(BoardLease, board)
+            if row is None or row.quarantined_for is None:
+                return False
+            _note(session, board, _now(session), RETURNED, who, "")
+            row.quarantined_for = row.quarantined_s = None
+            return True
+
+    def quarantines(self) -> tuple[Quarantine, ...]:
+        """Return the boards that nobody may lease, by name."""
+        with reading(self._engine) as session:
+            rows = session.exec(select(BoardLease).where(col(BoardLease.quarantined_for).is_not(None)).order_by(
+                col(BoardLease.board)))
+            return tuple(map(_quarantine, rows))
+
     def leases(self) -> tuple[Lease, ...]:
         """Return all that have not expired, by board."""
         with reading(self._engine) as session:
@@ -190,7 +224,15 @@ def _is_reserved(row: BoardLease, now: float) -> bool:
 
 
 def _is_free(row: BoardLease, owner: str, now: float) -> bool:
-    return not _is_leased(row, now) and not (_is_reserved(row, now) and row.reserved_by != owner)
+    return (not _is_leased(row, now) and row.quarantined_for is None
+            and not (_is_reserved(row, now) and row.reserved_by != owner))
+
+
+def _mended(session: Session, board: str) -> float:
+    """Return when a person last said that the board is well."""
+    found = session.exec(select(func.max(BoardEventRow.happened_s)).where(
+        BoardEventRow.board == board, BoardEventRow.what == RETURNED, BoardEventRow.who != BY_ITSELF)).one()
+    return found or 0.0
 
 
 def _now(session: Session) -> float:
@@ -231,6 +273,11 @@ def _note(session: Session, board: str, now: float, what: str, who: str, detail:
 def _lease(row: BoardLease) -> Lease:
     return Lease(row.board, row.owner or "", row.purpose or "", row.token, _time(row.granted_s or 0.0),
                  _time(row.expires_s or 0.0))
+
+
+def _quarantine(row: BoardLease) -> Quarantine:
+    return Quarantine(row.board, _time(row.quarantined_s or 0.0), row.quarantined_for or "", row.failures,
+                      row.failures >= FAILURES)
 
 
 def _reservation(row: BoardLease) -> Reservation:

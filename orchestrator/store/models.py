@@ -257,6 +257,11 @@ class BoardLease(Base, table=True):
     reserved_for: str | None = None
     reserved_until_s: float | None = None
     reserved_ticket: int | None = Field(default=None, sa_type=BigInteger)
+    quarantined_s: float | None = None
+    quarantined_for: str | None = Field(default=None, sa_type=Text)
+    """Why nobody may lease it."""
+    failures: int = 0
+    """Quarantines within a day of the last one."""
 
 
 class BoardEventRow(Base, table=True):

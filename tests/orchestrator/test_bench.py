@@ -96,6 +96,7 @@ class Runner:
     board: Board
     boot: str
     closed: bool = False
+    warnings: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=lambda: {"litert": "2.3"})
 
     @property

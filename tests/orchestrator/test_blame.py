@@ -69,7 +69,7 @@ class FrailRunner:
 
     def __init__(self, board: Frail, runner: BoardRunner) -> None:
         self._board, self._runner = board, runner
-        self.runtimes = runner.runtimes
+        self.runtimes, self.warnings = runner.runtimes, runner.warnings
         self._boot = f"boot {board.boots}"
 
     @property

@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 
 from device_farm.inventory import add_board
-from device_farm.openssh import write_config
 from device_farm.leases import Wanted
+from device_farm.openssh import write_config
 from orchestrator.schemas.files import schema_of
 from orchestrator.store.store import Store
 from tests.orchestrator.made import run
@@ -67,7 +67,7 @@ def test_the_configuration_is_one_that_openssh_reads(sshd: Sshd, tmp_path: Path)
     config = write_config(sshd.entry("pi"), tmp_path)
     shown = subprocess.run(["ssh", "-G", "-F", str(config), "pi"], capture_output=True, text=True, check=True).stdout
     assert {f"port {sshd.port}", "stricthostkeychecking true", "identitiesonly yes",
-            f"hostname 127.0.0.1"} <= set(shown.splitlines())
+            "hostname 127.0.0.1"} <= set(shown.splitlines())
 
 
 def test_logs_come_from_the_boards_kernel_or_say_who_may_read_them(sshd: Sshd, tmp_path: Path) -> None:

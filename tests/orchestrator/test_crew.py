@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_farm.errors import BoardUnreachable, ChannelClosed, FarmError, PushFailed
+from device_farm.board_entry import BoardEntry
+from device_farm.errors import BoardUnreachable, ChannelClosed, FarmError, HostKeyMismatch, PushFailed, Unfit
 from device_farm.facts import BoardFacts
 from orchestrator import crew as crew_module
+from orchestrator.assemble import serving
 from orchestrator.bench import Bench, BoardRunner, Job, Suspicion
 from orchestrator.crew import Crew
 from orchestrator.siblings import AGAIN_S, Siblings
+from orchestrator.store.lease_book import LeaseBook
+from orchestrator.store.store import Store
+from orchestrator.ward import Ward
 from profilers.measurement import Measurement, MeasureSettings
 from profilers.refusals import ArtifactDied
 from profilers.runner import MeasuredSession
@@ -26,6 +32,7 @@ from search.errors import InfeasibleCandidate
 from tests.orchestrator.tenants import Leases, tenant_of
 from tests.orchestrator.test_bench import FACTS, OUTPUTS, job, measurement
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0wmN/Cr3JXqmLW7u+g9pTh+wyqDHpSQEIQczXkVx9q"
 Failing = Callable[[str], Exception | None]
 REFERENCE = job("float32")
 
@@ -57,6 +64,7 @@ class Scripted:
 @dataclass
 class Runner:
     board: Scripted
+    warnings: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=lambda: {"litert": "2.3"})
 
     @property
@@ -99,12 +107,13 @@ class Deaths:
 
 
 @contextmanager
-def working(*boards: Scripted, notices: list[str] | None = None, deaths: Deaths | None = None) -> Iterator[Crew]:
+def working(*boards: Scripted, notices: list[str] | None = None, deaths: Deaths | None = None,
+            ward: Ward | None = None) -> Iterator[Crew]:
     stop, book = threading.Event(), deaths or Deaths()
     note = (notices if notices is not None else []).append
     benches = [Bench(board.name, "rpi4", board.connect, tenant_of(board.name, board.leases), MeasureSettings(), book,
                      5.0, 0.3, note, stop) for board in boards]
-    with Crew(benches, note, stop) as crew:
+    with Crew(benches, note, stop, ward) as crew:
         for bench in benches:
             bench.set_reference(REFERENCE)
         yield crew
@@ -274,6 +283,83 @@ def test_boards_are_compared_by_the_reference_and_corrected() -> None:
     assert {one.board for one in found} == {"fast", "slow"}
     assert fast.measured.count("float32") == slow.measured.count("float32") == 3
     assert notices == []
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[LeaseBook]:
+    with Store.open(tmp_path / "store") as store:
+        yield store.leases
+
+
+def warded(book: LeaseBook, notices: list[str], *boards: Scripted, **power: object) -> Ward:
+    entries = {board.name: BoardEntry.model_validate({
+        "name": board.name, "kind": "rpi4", "host": board.name, "user": "pi", "host_key": KEY, "power": power or None})
+        for board in boards}
+    return Ward(book, entries, notices.append)
+
+
+def test_a_lost_board_is_in_quarantine_until_it_is_back(book: LeaseBook) -> None:
+    gone, notices = threading.Event(), list[str]()
+    gone.set()
+    lost = Scripted("lost", failing=lambda artifact: BoardUnreachable("off") if gone.is_set() else None)
+    other = Scripted("other", 0.05)
+    with working(lost, other, notices=notices, ward=warded(book, notices, lost, other)) as crew:
+        measured(crew, 4)
+        [kept] = book.quarantines()
+        assert (kept.board, kept.reason, kept.failures) == ("lost", "off (tried 3 times)", 1)
+        gone.clear()
+        deadline = time.monotonic() + 10
+        while book.quarantines() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        measured(crew, 8)
+    assert book.quarantines() == ()
+    assert [event.what for event in book.events("lost", 9)] == ["quarantined", "returned"]
+
+
+def test_a_board_that_does_not_come_back_is_power_cycled(book: LeaseBook, tmp_path: Path) -> None:
+    log, notices = tmp_path / "log", list[str]()
+    write = [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write(sys.argv[2])", str(log)]
+    lost = Scripted("lost", failing=lambda artifact: None if log.exists() and "+" in log.read_text() else
+                    BoardUnreachable("hung"))
+    for others in ([Scripted("other", 0.05)], []):  # among others, and alone
+        log.unlink(missing_ok=True)
+        lost.measured.clear()
+        ward = warded(book, notices, lost, *others, on_command=[*write, "+"], off_command=[*write, "-"])
+        with working(lost, *others, notices=notices, ward=ward) as crew:
+            futures = [crew.measured(job(f"candidate {number}"), lead=not others) for number in range(4)]
+            assert len([future.result(30) for future in futures]) == 4
+            deadline = time.monotonic() + 20
+            while book.quarantines() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert len(measured(crew, 6)) == 6
+        assert log.read_text() == "-+"
+        assert "lost does not come back: its power is switched off and on" in notices
+        assert lost.measured[:2] == ["float32", "float32"], "it was checked twice"
+    assert [event.what for event in book.events("lost", 9)] == ["quarantined", "power cycle", "returned"] * 2
+
+
+def test_power_does_not_mend_a_wrong_key(book: LeaseBook, tmp_path: Path) -> None:
+    notices: list[str] = []
+    board = Scripted("a", failing=lambda artifact: HostKeyMismatch("another key"))
+    ward = warded(book, notices, board, on_command=["false"], off_command=["false"])
+    with working(board, notices=notices, ward=ward) as crew, pytest.raises(HostKeyMismatch):
+        crew.measure(job("candidate"))
+    assert notices == []
+    assert [kept.reason for kept in book.quarantines()] == ["another key"]
+
+
+def test_a_board_that_fails_three_times_a_day_waits_for_a_person(book: LeaseBook) -> None:
+    notices, entry = list[str](), warded(book, [], Scripted("a")).boards["a"]
+    for failure in range(3):
+        board = Scripted("a", failing=lambda artifact: PushFailed("disk full"))
+        assert serving(book, [entry], notices.append) == [entry]
+        with working(board, notices=notices, ward=warded(book, notices, board)) as crew, pytest.raises(PushFailed):
+            crew.measure(job("candidate"))
+        assert ("a has failed 3 times in a day" in "".join(notices)) == (failure == 2)
+        if failure < 2:
+            book.restore("a", "by itself")
+    with pytest.raises(Unfit, match=r"a waits for a person since .*: disk full .*orchestrator devices check a"):
+        serving(book, [entry], notices.append)
 
 
 def reading(board: str, seconds: float) -> Measurement:

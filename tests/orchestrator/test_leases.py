@@ -120,6 +120,38 @@ class TestReservations:
         assert book.events("b", 9) == ()
 
 
+class TestQuarantine:
+    def test_nobody_leases_it_until_it_returns(self, book: LeaseBook) -> None:
+        lease = taken(book, "a")
+        kept = book.quarantine("a", "no route")
+        assert (kept.board, kept.reason, kept.failures, kept.waits_for_person) == ("a", "no route", 1, False)
+        assert book.renew(lease).expires > lease.expires, "who has it brings it back"
+        book.release(lease)
+        ticket = book.ask(Wanted(("a",), "you", "test"))
+        assert book.take(ticket) is None
+        assert book.restore("a", "by itself") and not book.restore("a", "by itself")
+        assert book.quarantines() == ()
+        assert book.take(ticket) is not None
+
+    def test_a_request_for_several_takes_a_healthy_one(self, book: LeaseBook) -> None:
+        book.quarantine("a", "no route")
+        assert taken(book, "a", "b").board == "b"
+
+    def test_the_third_failure_in_a_day_waits_for_a_person(self, book: LeaseBook) -> None:
+        for failures in (1, 2, 3):
+            kept = book.quarantine("a", f"failure {failures}")
+            assert book.quarantine("a", f"failure {failures}, still").failures == failures, "one and the same"
+            assert (kept.failures, kept.waits_for_person) == (failures, failures == 3)
+            book.restore("a", "by itself" if failures < 3 else "anna@desk")
+        assert not book.quarantine("a", "again").waits_for_person, "a person has looked at it since"
+
+    def test_it_is_in_the_boards_history(self, book: LeaseBook) -> None:
+        book.quarantine("a", "no route")
+        book.restore("a", "anna@desk")
+        assert [(event.what, event.who, event.detail) for event in book.events("a", 9)] == [
+            ("quarantined", "", "no route"), ("returned", "anna@desk", "")]
+
+
 class TestBook:
     def test_tokens_rise_and_survive_a_release(self, book: LeaseBook) -> None:
         first = taken(book, "a")

@@ -59,6 +59,7 @@ class Scripted:
     sums: tuple[float, float] = (1.0, 1.0)
     """What the first tile and the others compute."""
     measured: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=lambda: {"tvm": "0.26.0"})
 
     @property
