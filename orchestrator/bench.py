@@ -194,10 +194,9 @@ class Bench:
             return False
         return True
 
-    def recheck(self) -> None:
-        """See that the board runs its references again. Raises FarmError."""
-        for job in [*self._references.values()] * RECHECKS:
-            self.judge(job)
+    def recheck(self) -> list[Measurement]:
+        """See that the board runs its references again, and how fast. Raises FarmError."""
+        return [self.judge(job) for job in [*self._references.values()] * RECHECKS]
 
     def prefetch(self, job: Job) -> None:
         """From another thread: push what a later job needs. Raises FarmError; what is missing is pushed again."""

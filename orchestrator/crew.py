@@ -103,6 +103,8 @@ class Crew:
         self._waiting: deque[Task[Any]] = deque()
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
+        self._broken: BaseException | None = None
+        """What ended a thread."""
         self._leads = self._seats[0]
         self._threads: list[threading.Thread] = []
         self._pushers = ThreadPoolExecutor(len(benches), thread_name_prefix="push")
@@ -171,6 +173,8 @@ class Crew:
         """
         task: Task[R] = Task(action, job, lead, time.monotonic() + delay_s)
         with self._changed:
+            if self._broken is not None:
+                raise self._broken
             if not self._threads:
                 self._threads = [threading.Thread(target=self._work, args=(seat,), daemon=True,
                                                   name=seat.bench.name) for seat in self._seats]
@@ -204,6 +208,26 @@ class Crew:
     # One board's thread
 
     def _work(self, seat: Seat) -> None:
+        """Serve until the end; whoever waits is told what ended it otherwise, e.g. a store that is gone."""
+        try:
+            self._serve(seat)
+        except BaseException as error:  # noqa: BLE001 - nobody waits for a thread
+            log.exception("%s serves no more", seat.bench.name)
+            with self._changed:
+                seat.state, self._broken = State.LOST, error
+                self._fail_all(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for seat in self._seats:
+            if seat.hand is not None:
+                self._waiting.append(seat.hand)
+                seat.hand = None
+        for task in self._waiting:
+            task.future.set_exception(error)
+        self._waiting.clear()
+        self._changed.notify_all()
+
+    def _serve(self, seat: Seat) -> None:
         """Lease the board, then do one task after the other; where it is lost, wait until it is there again."""
         error = self._readied(seat)
         while True:
@@ -220,13 +244,18 @@ class Crew:
             except FarmError as failure:
                 self._again(task, seat)
                 error = failure
+            except BaseException as failure:
+                task.future.set_exception(failure)
+                if not isinstance(failure, KeyboardInterrupt):
+                    raise
 
     def _readied(self, seat: Seat) -> FarmError | KeyboardInterrupt | None:
         """Connect, lease and lock; one that was lost must run the reference twice. Return what went wrong."""
         try:
             seat.bench.ready()
             if seat.state is State.LOST:
-                seat.bench.recheck()
+                for found in seat.bench.recheck():
+                    self._remember(found)
         except (FarmError, KeyboardInterrupt) as error:
             return error
         with self._changed:
@@ -264,10 +293,18 @@ class Crew:
 
     def _compare(self, seat: Seat) -> None:
         """Run the reference where that is due. Raises FarmError."""
-        reference = self._siblings.reference
-        for _ in range(self._siblings.due(seat.bench.name, len(self._seats))):
+        reference, name = self._siblings.reference, seat.bench.name
+        watched = self._ward is not None and self._ward.watches(name)
+        for _ in range(self._siblings.due(name, len(self._seats), watched)):
             if reference is not None:
-                self._siblings.add(seat.bench.judge(reference))
+                found = seat.bench.judge(reference)
+                self._remember(found)
+                self._siblings.add(found)
+
+    def _remember(self, found: Measurement) -> None:
+        """Compare a board's reading of a reference with its earlier ones. Raises Unfit."""
+        if self._ward is not None and self._ward.watches(found.board):
+            self._ward.judge(found.board, found)
 
     def _next(self, seat: Seat) -> Task[Any] | None:
         """Wait for a task; None at the end."""
@@ -363,9 +400,7 @@ class Crew:
                 return False
             alone = all(other.state is State.LOST for other in self._seats)
             if alone:
-                for task in self._waiting:
-                    task.future.set_exception(error)
-                self._waiting.clear()
+                self._fail_all(error)
             self._changed.notify_all()
         if not alone and isinstance(error, KeyboardInterrupt):  # it was waiting for its lease
             return False

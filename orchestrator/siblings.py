@@ -53,13 +53,15 @@ class Siblings:
             if self._reference is None:
                 self._reference, self._anchor_s, self._since = reference, latency_s, self._clock()
 
-    def due(self, board: str, boards: int) -> int:
-        """Return how often the reference is to be read now on one of so many boards."""
+    def due(self, board: str, boards: int, watched: bool = False) -> int:
+        """Return how often the reference is to be read now on one of so many boards; once at first if watched."""
         with self._lock:
             if self._reference is None:
                 return 0
             if boards > 1 and len(self._readings[board]) < READINGS:
                 return READINGS - len(self._readings[board])
+            if watched and not self._readings[board]:
+                return 1
             return int(self._clock() - self._read.get(board, self._since) > AGAIN_S)
 
     def add(self, measurement: Measurement) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 
@@ -77,6 +78,11 @@ class Measurement:
     scale: float = 1.0
     """What the times are multiplied by before those of the study's other boards stand beside them: the reference
     artifact's latency in the study, over that on this board."""
+
+    @property
+    def median_s(self) -> float:
+        """Median wall time of a run, in seconds."""
+        return statistics.median(self.wall_ns) * 1e-9
 
     @property
     def comparable_ns(self) -> tuple[int, ...]:

@@ -23,7 +23,8 @@ from device_farm.leases import (
 )
 from orchestrator.store.database import reading, writing
 from orchestrator.store.lasting import lasting
-from orchestrator.store.models import BoardEventRow, BoardLease, LeaseRequest
+from orchestrator.store.models import BoardEventRow, BoardLease, LeaseRequest, ReferenceReading
+from profilers.measurement import Measurement
 
 _CLOCKS = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
@@ -31,6 +32,7 @@ _CLOCKS = {
 }
 """Seconds since 1970. SQLite before 3.42 has no unixepoch('subsec')."""
 QUARANTINED, RETURNED, BY_ITSELF = "quarantined", "returned", "by itself"
+LAST_READINGS = 30
 REMEMBERED_S = 180 * 86400.0
 """Older events are forgotten."""
 
@@ -182,6 +184,23 @@ class LeaseBook:
                 col(BoardLease.board)))
             return tuple(map(_quarantine, rows))
 
+    def add_reading(self, board: str, found: Measurement) -> None:
+        """Remember how long a board took for its reference."""
+        with writing(self._engine) as session:
+            session.add(ReferenceReading(
+                board=board, artifact_sha256=found.artifact_sha256, runtime=_runtime(found),
+                threads=found.threads, happened_s=_now(session), latency_s=found.median_s))
+
+    def readings(self, board: str, like: Measurement) -> tuple[float, ...]:
+        """Return a board's last readings of the same reference in seconds, since a person last looked at it."""
+        with reading(self._engine) as session:
+            rows = session.exec(select(ReferenceReading.latency_s).where(
+                ReferenceReading.board == board, ReferenceReading.artifact_sha256 == like.artifact_sha256,
+                ReferenceReading.runtime == _runtime(like), ReferenceReading.threads == like.threads,
+                col(ReferenceReading.happened_s) > _mended(session, board),
+            ).order_by(col(ReferenceReading.id).desc()).limit(LAST_READINGS))
+            return tuple(rows)
+
     def leases(self) -> tuple[Lease, ...]:
         """Return all that have not expired, by board."""
         with reading(self._engine) as session:
@@ -213,6 +232,10 @@ class LeaseBook:
         """Remember that something happened to a board."""
         with writing(self._engine) as session:
             _note(session, board, _now(session), what, who, detail)
+
+
+def _runtime(found: Measurement) -> str:
+    return f"{found.runtime} {found.runtime_version}"
 
 
 def _is_leased(row: BoardLease, now: float) -> bool:

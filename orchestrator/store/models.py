@@ -278,6 +278,23 @@ class BoardEventRow(Base, table=True):
     detail: str = Field(sa_type=Text)
 
 
+class ReferenceReading(Base, table=True):
+    """How long a board took for an artifact that it runs again and again."""
+
+    __tablename__ = "reference_reading"
+
+    id: int | None = Field(default=None, sa_type=BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    board: str = Field(index=True)
+    artifact_sha256: str
+    runtime: str
+    """Name and version."""
+    threads: int
+    happened_s: float
+    """Seconds since 1970 by the database's clock."""
+    latency_s: float
+    """Median of a session."""
+
+
 class LeaseRequest(Base, table=True):
     """Somebody waits for a board."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from orchestrator.assemble import serving
 from orchestrator.bench import Bench, BoardRunner, Job, Suspicion
 from orchestrator.crew import Crew
 from orchestrator.siblings import AGAIN_S, Siblings
+from orchestrator.store.errors import StoreUnreachable
 from orchestrator.store.lease_book import LeaseBook
 from orchestrator.store.store import Store
 from orchestrator.ward import Ward
@@ -34,6 +36,7 @@ from tests.orchestrator.test_bench import FACTS, OUTPUTS, job, measurement
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0wmN/Cr3JXqmLW7u+g9pTh+wyqDHpSQEIQczXkVx9q"
 Failing = Callable[[str], Exception | None]
+T = TypeVar("T")
 REFERENCE = job("float32")
 
 
@@ -298,6 +301,15 @@ def warded(book: LeaseBook, notices: list[str], *boards: Scripted, **power: obje
     return Ward(book, entries, notices.append)
 
 
+def awaited(what: Callable[[], T]) -> T:
+    """Return the first true value within ten seconds."""
+    deadline = time.monotonic() + 10
+    while not (found := what()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert found
+    return found
+
+
 def test_a_lost_board_is_in_quarantine_until_it_is_back(book: LeaseBook) -> None:
     gone, notices = threading.Event(), list[str]()
     gone.set()
@@ -305,14 +317,11 @@ def test_a_lost_board_is_in_quarantine_until_it_is_back(book: LeaseBook) -> None
     other = Scripted("other", 0.05)
     with working(lost, other, notices=notices, ward=warded(book, notices, lost, other)) as crew:
         measured(crew, 4)
-        [kept] = book.quarantines()
+        [kept] = awaited(book.quarantines)
         assert (kept.board, kept.reason, kept.failures) == ("lost", "off (tried 3 times)", 1)
         gone.clear()
-        deadline = time.monotonic() + 10
-        while book.quarantines() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        assert awaited(lambda: not book.quarantines())
         measured(crew, 8)
-    assert book.quarantines() == ()
     assert [event.what for event in book.events("lost", 9)] == ["quarantined", "returned"]
 
 
@@ -328,14 +337,52 @@ def test_a_board_that_does_not_come_back_is_power_cycled(book: LeaseBook, tmp_pa
         with working(lost, *others, notices=notices, ward=ward) as crew:
             futures = [crew.measured(job(f"candidate {number}"), lead=not others) for number in range(4)]
             assert len([future.result(30) for future in futures]) == 4
-            deadline = time.monotonic() + 20
-            while book.quarantines() and time.monotonic() < deadline:
-                time.sleep(0.02)
+            assert awaited(lambda: not book.quarantines())
             assert len(measured(crew, 6)) == 6
         assert log.read_text() == "-+"
         assert "lost does not come back: its power is switched off and on" in notices
         assert lost.measured[:2] == ["float32", "float32"], "it was checked twice"
     assert [event.what for event in book.events("lost", 9)] == ["quarantined", "power cycle", "returned"] * 2
+
+
+def test_a_board_that_is_slower_than_ever_is_taken_out(book: LeaseBook) -> None:
+    for speed in (1.0, 1.02, 0.98, 0.5):
+        notices = list[str]()
+        slow, other = Scripted("slow", speed=speed), Scripted("other", 0.05)
+        with working(slow, other, notices=notices, ward=warded(book, notices, slow, other)) as crew:
+            crew.set_reference(REFERENCE, 1e-3)
+            found = measured(crew, 6)
+            if speed == 0.5:
+                [kept] = awaited(book.quarantines)
+                assert kept.board == "slow" and "takes 2 ms" in kept.reason and "0.98 to 1.02 ms" in kept.reason
+                assert {one.board for one in found} == {"other"}
+                slow.speed = 1.0  # it has cooled
+                assert awaited(lambda: not book.quarantines())
+    book.quarantine("slow", "looked at")
+    book.restore("slow", "anna@desk")
+    assert book.readings("slow", found[0]) == (), "a person has looked at it: its history begins anew"
+
+
+def test_a_board_that_shares_its_host_is_only_spoken_of(book: LeaseBook) -> None:
+    notices, board = list[str](), Scripted("a")
+    ward = warded(book, notices, board)
+    entry = ward.boards["a"].model_copy(update={"shares_host": "allowed"})
+    ward = Ward(book, {"a": entry}, notices.append)
+    for milliseconds in (1, 1, 1, 1, 1, 3):
+        ward.judge("a", replace(measurement(job("float32").artifact), wall_ns=(milliseconds * 1_000_000,)))
+    assert notices == ["a takes 3 ms for the reference (float32), which took it 1 to 1 ms the last 5 times"]
+
+
+def test_what_ends_a_boards_thread_reaches_who_waits(book: LeaseBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Scripted("a")
+    ward = warded(book, [], board)
+    monkeypatch.setattr(LeaseBook, "add_reading", lambda *_: (_ for _ in ()).throw(StoreUnreachable("no server")))
+    with working(board, ward=ward) as crew:
+        crew.set_reference(REFERENCE, 1e-3)
+        with pytest.raises(StoreUnreachable, match="no server"):
+            crew.measure(job("candidate"))
+        with pytest.raises(StoreUnreachable, match="no server"):
+            crew.measure(job("another"))
 
 
 def test_power_does_not_mend_a_wrong_key(book: LeaseBook, tmp_path: Path) -> None:
