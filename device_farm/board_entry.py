@@ -153,6 +153,11 @@ class BoardEntry(_Keys):
     """The board's lock, if several users of one board have different root folders."""
     env: dict[Annotated[str, Field(pattern=VARIABLE_PATTERN)], str] = Field(default_factory=dict)
     """Environment of everything that runs on the board."""
+    cores: Annotated[Literal["fastest", "all"] | tuple[Annotated[int, Field(ge=0)], ...] | None,
+                     Field(min_length=1)] = None
+    """Cores that measurements are pinned to: `fastest` (as many as threads), `all`, or their numbers."""
+    cool_below: float | None = Field(default=None, gt=0, lt=150)
+    """Each measurement waits until the processor is at or below that, in degrees Celsius."""
     power: PowerSpec | None = None
     """How its power is switched; a board that does not come back is then power-cycled."""
     notes: str | None = None

@@ -13,6 +13,8 @@ from device_farm.errors import FarmError
 from device_farm.transport import Transport
 
 PROBE_S = 30.0
+HELPER = "/usr/local/sbin/hil-orchestrator-helper"
+"""Sets the governor while a measurement runs; see helper.sh."""
 
 _PYTHON = """\
 import json, os, platform, struct, sys
@@ -38,6 +40,7 @@ section disk; df -Pk "$folder"
 section writable; if [ -w "$folder" ]; then echo yes; else echo "$folder"; fi
 section memory; cat /proc/meminfo
 section governor; cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor
+section helper; if [ -x "$4" ]; then echo yes; fi
 section temperature; cat /sys/class/thermal/thermal_zone*/temp
 section throttled; bits=$(cat /sys/devices/platform/soc/soc:firmware/get_throttled)
 if [ -n "$bits" ]; then printf '%s\\n' "$bits"; elif command -v vcgencmd >/dev/null; then vcgencmd get_throttled; fi
@@ -74,6 +77,8 @@ class Probe:
     """The folder that should be writable and is not."""
     memory_available_bytes: int | None
     governors: tuple[str, ...]
+    helper: bool
+    """The helper for the governor is installed."""
     temperature_c: float | None
     """The hottest zone."""
     throttled: int | None
@@ -84,7 +89,7 @@ class Probe:
 def probe_board(transport: Transport, entry: BoardEntry, *, clock: Callable[[], float] = time.time) -> Probe:
     """Ask a board what it is like. Raises FarmError."""
     before = clock()
-    done = transport.run(["sh", "-c", _SHELL, "sh", entry.root, entry.python, _PYTHON], PROBE_S)
+    done = transport.run(["sh", "-c", _SHELL, "sh", entry.root, entry.python, _PYTHON, HELPER], PROBE_S)
     if done.returncode:
         raise FarmError(
             f"{transport.address}: the probe needs a POSIX shell there; it ended with {done.returncode}: "
@@ -108,6 +113,7 @@ def read_probe(text: str, host_clock_s: float) -> Probe:
         unwritable=None if unwritable == "yes" else unwritable,
         memory_available_bytes=read_memory_available(sections.get("memory", "")),
         governors=tuple(sorted(set(sections.get("governor", "").split()))),
+        helper=sections.get("helper", "") == "yes",
         temperature_c=read_temperature(sections.get("temperature", "")),
         throttled=read_throttled(sections.get("throttled", "")),
         python=python,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 from tenacity import (
     Retrying,
@@ -53,6 +53,15 @@ LOSSES = 10
 RECHECKS = 2
 """Times a board that was lost must run its references before it serves again."""
 POLL_S = 0.5
+PAUSES_S = (10.0, 30.0, 60.0)
+"""Before a disturbed session is repeated."""
+HOGGED_CORES = 0.5
+"""Used by other processes meanwhile: said."""
+STARVED = 0.05
+"""Of the session spent waiting for a core: said; twice that is repeated."""
+Neighbours = Literal["ignored", "said", "repeated"]
+"""What is done about throttling and other processes: a board that shares its host has no say in them; on this computer
+they are its user's; on a board of its own a disturbed session is repeated."""
 HOPELESS = (HostKeyMismatch, AuthenticationFailed, AgentMismatch, BoardBusy, Unfit)
 """What another attempt does not mend."""
 LOST = (ChannelClosed, ChannelStalled)
@@ -141,17 +150,19 @@ class Bench:
         notice: told once why we wait.
         stop: set when the user wants no more waiting; a wait then ends in KeyboardInterrupt.
         renew_s: how often the lease is renewed.
+        neighbours: what is done about throttling and other processes.
     """
 
     def __init__(self, name: str, kind: str, connect: Callable[[], BoardRunner], who: Tenant,
                  settings: MeasureSettings, deaths: DeathBook, patience_s: float = PATIENCE_S,
                  return_s: float | None = None, notice: Callable[[str], None] = log.info,
-                 stop: threading.Event | None = None, renew_s: float = RENEW_S) -> None:
+                 stop: threading.Event | None = None, renew_s: float = RENEW_S,
+                 neighbours: Neighbours = "ignored") -> None:
         self.name, self.settings = name, settings
         self.kind, self._connect, self._who = kind, connect, who
         self._deaths, self._patience_s, self._notice = deaths, patience_s, notice
         self._return_s = RETURN_S if return_s is None else return_s
-        self._stop, self._renew_s = stop or threading.Event(), renew_s
+        self._stop, self._renew_s, self._neighbours = stop or threading.Event(), renew_s, neighbours
         self._runner: BoardRunner | None = None
         self._leasing: Leasing | None = None
         self._warned: set[str] = set()
@@ -210,11 +221,15 @@ class Bench:
         if self._runner is None:
             self._runner = self._connect()
             self._boot = self._runner.facts.boot_id
-            for warning in self._runner.warnings:
-                if warning not in self._warned:
-                    self._warned.add(warning)
-                    self._notice(warning)
+            self._say(*self._runner.warnings)
         return self._runner
+
+    def _say(self, *warnings: str) -> None:
+        """Tell the user, each once."""
+        for warning in warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._notice(warning)
 
     def _acquire(self, runner: BoardRunner) -> None:
         """Lease the board and take its lock, waiting while it is another's.
@@ -243,6 +258,7 @@ class Bench:
                 if self._stop.wait(min(POLL_S, self._patience_s)):
                     raise KeyboardInterrupt from busy
             else:
+                self._say(*runner.warnings)
                 return
 
     def set_reference(self, job: Job) -> None:
@@ -275,8 +291,47 @@ class Bench:
     def session(self, job: Job, settings: MeasureSettings | None = None,
                 suspicion: Suspicion | None = None) -> MeasuredSession:
         """Measure an artifact whose outputs the caller judges. Raises as `measure`."""
-        return self._examined(job, suspicion or Suspicion(), lambda runner: runner.measure(
-            job.artifact, job.golden_inputs, settings or self.settings, job.runtime))
+        doubts = suspicion or Suspicion()
+        return self._undisturbed(lambda: self._examined(job, doubts, lambda runner: runner.measure(
+            job.artifact, job.golden_inputs, settings or self.settings, job.runtime)))
+
+    def _undisturbed(self, measure: Callable[[], MeasuredSession]) -> MeasuredSession:
+        """Measure; repeat after a pause where the clock was taken away, or other processes took the cores.
+
+        Raises:
+            Unfit: the board stays throttled. Other processes do not make it unfit: the median bears them.
+            KeyboardInterrupt: the user wants no more waiting.
+        """
+        session = measure()
+        for pause_s in PAUSES_S if self._neighbours == "repeated" else ():
+            why = self._throttled(session.measurement) or self._starved(session.measurement, 2 * STARVED)
+            if why is None:
+                break
+            self._notice(f"{why}; it is measured again in {pause_s:g} s")
+            if self._stop.wait(pause_s):
+                raise KeyboardInterrupt
+            session = measure()
+        throttled = self._throttled(session.measurement)
+        if throttled is not None and self._neighbours == "repeated":
+            raise Unfit(f"{throttled}, {len(PAUSES_S) + 1} times: give it a better power supply, a heat sink or a fan, "
+                        "or `cool_below` in the inventory")
+        if self._neighbours != "ignored":
+            beside = throttled or self._starved(session.measurement, STARVED)
+            self._say(*([beside] if beside is not None else []))
+        return session
+
+    def _throttled(self, found: Measurement) -> str | None:
+        if not found.conditions.still_throttled:
+            return None
+        return f"{self.name} was throttled while it measured ({', '.join(found.conditions.throttled)})"
+
+    def _starved(self, found: Measurement, share: float) -> str | None:
+        """Say that other processes used the board, which a session felt for a share of its time."""
+        seen = found.conditions
+        waited = (seen.waited_s or 0.0) / max(found.session_s, 1e-3) / found.threads
+        if waited <= share and not (share <= STARVED and (seen.others_cores or 0.0) >= HOGGED_CORES):
+            return None
+        return f"{self.name}: other processes used its cores while it measured, most of all {seen.hog}"
 
     def run(self, job: Job, inputs: Path, outputs: Path, suspicion: Suspicion | None = None) -> None:
         """Run a file of examples on the board. Raises as `measure`."""
@@ -355,8 +410,8 @@ class Bench:
     def judge(self, job: Job) -> Measurement:
         """Run the reference. Raises FarmError when the board does not even run that."""
         try:
-            session = self._trying("running the reference", lambda runner: runner.measure(
-                job.artifact, job.golden_inputs, self.settings, job.runtime))
+            session = self._undisturbed(lambda: self._trying("running the reference", lambda runner: runner.measure(
+                job.artifact, job.golden_inputs, self.settings, job.runtime)))
             check_golden(session.outputs, job.golden_outputs, job.tolerance, self.name)
         except InfeasibleCandidate as error:
             raise self.ill("the reference artifact", error) from error

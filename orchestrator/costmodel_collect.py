@@ -92,7 +92,7 @@ def collect(store: Store, inventory: Inventory, wanted: Wanted, tell: Tell, note
     agent = wiring.agent_file(store.folder)
     bench = Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, [wiring.COMPILERS["tflite"]]),
                   tenant(store, board, "costmodel collect", wanted.waiting.priority), settings(wanted.threads), store,
-                  wanted.waiting.patience_s, notice=note)
+                  wanted.waiting.patience_s, notice=note, neighbours=wiring.neighbours(board))
     started = time.monotonic()
     counts, interrupted = Counts(), False
     with bench:

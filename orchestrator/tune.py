@@ -148,7 +148,7 @@ def _bench(board: BoardEntry, store: Store, agent: Path, waiting: Waiting, watch
            stop: threading.Event) -> Bench:
     return Bench(board.name, board.kind, wiring.connector(board, store.folder, agent, [wiring.COMPILERS[TUNABLE]]),
                  tenant(store, board, "tune", waiting.priority), SETTINGS, store, waiting.patience_s,
-                 notice=watcher.note, stop=stop)
+                 notice=watcher.note, stop=stop, neighbours=wiring.neighbours(board))
 
 
 def _alike(benches: Sequence[Bench], note: Callable[[str], None]) -> tuple[list[Bench], Target]:

@@ -18,9 +18,10 @@ from device_farm.runtime import RUNTIMES, plan_runtime
 from device_farm.setup import host_runtime, runtime_folder
 from device_farm.ssh import SSHTransport
 from device_farm.transport import Transport
-from orchestrator.bench import BoardRunner
+from orchestrator.bench import BoardRunner, Neighbours
 from orchestrator.errors import UsageError
 from profilers.agent_build import build_agent
+from profilers.measurement import Care
 from profilers.runner import AgentRunner, RuntimePlace
 from profilers.simulation import SimulatedRunner
 from recipes.compilers.compiler import Compiler
@@ -58,7 +59,8 @@ def _local(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequen
            lock_file: str | None = None) -> AgentRunner:
     places = [host_runtime_place(compiler.runtimes[0], store_folder) for compiler in compilers]
     return AgentRunner(LocalTransport(), root=str(store_folder / "boards" / entry.name), runtimes=places, agent=agent,
-                       board=entry.name, kind=entry.kind, lock_file=lock_file)
+                       board=entry.name, kind=entry.kind, lock_file=lock_file,
+                       care=care(entry))
 
 
 def _sim(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequence[Compiler]) -> SimulatedRunner:
@@ -82,10 +84,24 @@ def _ssh(entry: BoardEntry, store_folder: Path, agent: Path, compilers: Sequence
                   for plan in plans.values()]
         lock = entry.lock_file or (f"{probe.root}/lock" if entry.shares_host == "allowed" else None)
         return AgentRunner(transport, root=probe.root, runtimes=places, agent=agent, board=entry.name, kind=entry.kind,
-                           lock_file=lock, pusher=SSHTransport(entry), warnings=warnings)
+                           lock_file=lock, pusher=SSHTransport(entry), warnings=warnings,
+                           care=care(entry))
     except FarmError:
         transport.close()
         raise
+
+
+def neighbours(entry: BoardEntry) -> Neighbours:
+    """Return what is done about other processes on a board."""
+    if entry.shares_host == "allowed" or entry.transport == "sim":
+        return "ignored"
+    return "said" if entry.transport == "local" else "repeated"
+
+
+def care(entry: BoardEntry) -> Care:
+    """Return where a board's sessions run, and what they wait for."""
+    cores = entry.cores if entry.cores is not None else "all" if entry.shares_host == "allowed" else "fastest"
+    return Care(None if cores == "all" else cores, entry.cool_below)
 
 
 def compiler_option(names: Sequence[str]) -> str:

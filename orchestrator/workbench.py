@@ -121,7 +121,7 @@ def open_workbench(store: Store, inventory: Inventory, config: StudyConfig, base
     benches = {entry.name: Bench(
         entry.name, entry.kind, wiring.connector(entry, store.folder, agent, compilers),
         tenant(store, entry, f"study {config.study!r}", waiting.priority), settings, store, waiting.patience_s,
-        notice=progress.note, stop=stop) for entry in entries}
+        notice=progress.note, stop=stop, neighbours=wiring.neighbours(entry)) for entry in entries}
     try:
         progress.phase(f"importing {config.model}")
         prune = PruneSettings(config.prune_criterion, config.seed) if config.prune else None

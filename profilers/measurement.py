@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,40 @@ class Sensors:
     throttled: str | None = None
     """The board's own word for it, e.g. `0x50000`; None when it has none."""
     load_1m: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What a board's sessions wait for, and where they run."""
+
+    cores: Literal["fastest"] | tuple[int, ...] | None = None
+    """Cores that a session is pinned to; `fastest`: as many as it has threads; None: not pinned."""
+    cool_below_c: float | None = None
+    """A session begins when the processor is at or below that, in degrees Celsius."""
+    cool_down_s: float = 300.0
+    """It waits for so long at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What else happened while it was measured; None where the board does not say."""
+
+    cores: tuple[int, ...] | None = None
+    """That the session was pinned to."""
+    cooled_s: float = 0.0
+    """It waited for the processor to cool."""
+    discarded_runs: int = 0
+    """Thrown away and repeated, because the clock was taken away meanwhile."""
+    throttled: tuple[str, ...] = ()
+    """By what, e.g. `temperature limit`, `CPU quota`."""
+    still_throttled: bool = False
+    """No other runs could be had: the samples are throttled ones."""
+    others_cores: float | None = None
+    """Cores that other processes used meanwhile."""
+    hog: str | None = None
+    """The one that used most: `stress (pid 812)`."""
+    waited_s: float | None = None
+    """The session's threads waited for a core; of warm-up and timed runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +110,7 @@ class Measurement:
     """Warm-up, timed, profiled and golden runs, as the agent saw them: overhead is what the controller adds."""
     kernels: tuple[KernelTime, ...] = ()
     """In the order of their calls; none where the runtime does not time them."""
+    conditions: Conditions = Conditions()
     scale: float = 1.0
     """What the times are multiplied by before those of the study's other boards stand beside them: the reference
     artifact's latency in the study, over that on this board."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_farm.errors import AgentMismatch, BoardBusy, ChannelClosed, LeaseLost, PushFailed
+from device_farm.errors import AgentMismatch, BoardBusy, ChannelClosed, LeaseLost, PushFailed, Unfit
 from profilers.agent import protocol
 from profilers.conversation import AgentError
 from recipes.artifact import Artifact
@@ -28,6 +28,8 @@ def translated(error: AgentError, where: str, artifact: Artifact | None = None) 
         return ValueError(message)
     if error.code in (protocol.MISSING, protocol.CORRUPT, protocol.STORAGE):
         return PushFailed(message)
+    if error.code == protocol.TOO_HOT:
+        return Unfit(f"{message}; give it a heat sink or a fan, or another `cool_below` in the inventory")
     if error.code == protocol.LOCK_HELD:
         return BoardBusy(message)
     if error.code in (protocol.NOT_LOCKED, protocol.OLD_TOKEN):

@@ -21,10 +21,11 @@ from device_farm.facts import BoardFacts
 from device_farm.transport import Transport
 from profilers.agent import protocol
 from profilers.conversation import AgentError, Conversation, Message
-from profilers.measurement import KernelTime, Measurement, MeasureSettings, Sensors
+from profilers.measurement import Care, Conditions, KernelTime, Measurement, MeasureSettings, Sensors
 from profilers.refusals import translated
 from recipes.artifact import Artifact
 
+UNCARED = Care()
 GRACE_S = 30.0
 """The agent may need this much longer than `timeout_s`: loading its runtime again, killing a child."""
 START_S = 120.0
@@ -77,7 +78,7 @@ class AgentRunner:
     def __init__(self, transport: Transport, *, root: str, runtimes: Sequence[RuntimePlace], agent: Path, board: str,
                  kind: str, host: bool = False, lock_file: str | None = None, threads: int = 1,
                  heartbeat_timeout_s: float = 15.0, cache_bytes: int = 1 << 30,
-                 pusher: Transport | None = None, warnings: Sequence[str] = ()) -> None:
+                 pusher: Transport | None = None, warnings: Sequence[str] = (), care: Care = UNCARED) -> None:
         """Push the agent where it is missing, start it and check what it says.
 
         Args:
@@ -93,6 +94,7 @@ class AgentRunner:
             heartbeat_timeout_s: silence for so long is a stall.
             cache_bytes: the board keeps this much of artifacts, inputs and outputs.
             warnings: what may make the machine's figures poor.
+            care: where measurements run there, and what they wait for.
             pusher: a second way to the machine, on which `prefetch` copies while something is measured.
 
         Raises:
@@ -102,6 +104,7 @@ class AgentRunner:
         self._transport, self._root, self._host, self._threads = transport, root.rstrip("/"), host, threads
         self._board, self._kind, self._pusher = board, kind, pusher
         self.warnings = tuple(warnings)
+        self._care = care
         self._there: set[str] = set()
         """Digests of what the machine has, as far as we know."""
         [python] = {place.python for place in runtimes}
@@ -159,7 +162,10 @@ class AgentRunner:
             BoardBusy: another controller holds the lock.
             LeaseLost: our token is outdated.
         """
-        self._ask({"type": "lock", "token": token, "owner": owner, "series": series or self._board}, None)
+        reply = self._ask({"type": "lock", "token": token, "owner": owner, "series": series or self._board}, None)
+        warning = reply.optional_text("warning")
+        if warning is not None and f"{self._board}: {warning}" not in self.warnings:
+            self.warnings += (f"{self._board}: {warning}",)
 
     def release(self) -> None:
         """Give the lock back and keep the agent."""
@@ -195,8 +201,9 @@ class AgentRunner:
         """
         digest, runtime = self._digest(golden), runtime or next(iter(self.runtimes))
         request = {"type": "measure", "runtime": runtime, "sha256": artifact.sha256, "size_bytes": artifact.size_bytes,
-                   "inputs": digest, "settings": asdict(settings)}
-        reply = self._push_and_ask(request, artifact, golden, digest, settings.timeout_s + GRACE_S)
+                   "inputs": digest, "settings": asdict(settings), "care": asdict(self._care)}
+        limit_s = settings.timeout_s + GRACE_S + (0.0 if self._care.cool_below_c is None else self._care.cool_down_s)
+        reply = self._push_and_ask(request, artifact, golden, digest, limit_s)
         measurement = Measurement(
             artifact_sha256=artifact.sha256, board=self._board, kind=self._kind, boot_id=self._facts.boot_id,
             runtime=runtime, runtime_version=self.runtimes[runtime], agent_version=self.agent_version,
@@ -204,7 +211,8 @@ class AgentRunner:
             warmup_runs=reply.integer("warmup_runs"), load_s=reply.number("load_s"),
             before=_sensors(reply.part("before")), after=_sensors(reply.part("after")),
             peak_rss_bytes=reply.integer("peak_rss_bytes"), simulated=False,
-            session_s=reply.number("session_s"), kernels=read_kernels(reply))
+            session_s=reply.number("session_s"), kernels=read_kernels(reply),
+            conditions=read_conditions(reply.part("conditions")))
         return MeasuredSession(measurement, self._outputs(reply.part("outputs")))
 
     def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
@@ -307,6 +315,16 @@ def read_outputs(file: Path | io.BytesIO) -> tuple[NDArray[Any], ...]:
 def read_kernels(reply: Message) -> tuple[KernelTime, ...]:
     """Read [kernel, layer, nanoseconds] of every call. Raises AgentMismatch."""
     return tuple(KernelTime(row.text("0"), row.text("1"), row.integer("2")) for row in reply.rows("kernels"))
+
+
+def read_conditions(message: Message) -> Conditions:
+    """Read what else happened. Raises AgentMismatch."""
+    return Conditions(
+        cores=None if message.fields.get("cores") is None else message.integers("cores"),
+        cooled_s=message.number("cooled_s"), discarded_runs=message.integer("discarded_runs"),
+        throttled=message.texts("throttled"), still_throttled=message.fields.get("still_throttled") is True,
+        others_cores=message.optional_number("others_cores"), hog=message.optional_text("hog"),
+        waited_s=message.optional_number("waited_s"))
 
 
 def _sensors(message: Message) -> Sensors:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from device_farm.facts import BoardFacts
-from profilers.measurement import MeasureSettings
+from profilers.measurement import Conditions, MeasureSettings
 from profilers.runner import AgentRunner, MeasuredSession, Runner
 from recipes.artifact import Artifact
 from recipes.compilers.graph import Graph, Operator
@@ -169,7 +169,8 @@ class SimulatedRunner:
         drawn = seconds * np.exp(self._roofline.noise * dice.standard_normal(min(settings.min_runs, settings.max_runs)))
         wall_ns = tuple(round(value * 1e9) for value in drawn.tolist())
         cpu_ns = tuple(value * min(settings.threads, self._roofline.cores) for value in wall_ns)
-        measured = replace(session.measurement, wall_ns=wall_ns, cpu_ns=cpu_ns, simulated=True)
+        measured = replace(session.measurement, wall_ns=wall_ns, cpu_ns=cpu_ns, simulated=True,
+                           conditions=Conditions())
         return MeasuredSession(measured, session.outputs)
 
     def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,

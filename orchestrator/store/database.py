@@ -19,7 +19,7 @@ from orchestrator.store import postgres
 from orchestrator.store.errors import DiskFull, StoreBusy, StoreError, StoreTooNew, StoreUnusable
 from orchestrator.store.places import DATABASE_NAME, StorePlace
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest revision in migrations/versions (a test compares them)."""
 VERSION_TABLE = "orchestrator_version"
 BUSY_TIMEOUT_S = 30.0

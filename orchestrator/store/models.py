@@ -113,6 +113,7 @@ class MeasurementRow(Base, table=True):
     session_s: float
     kernels: list[JsonValue] = Field(default_factory=list, sa_type=JSON)
     """[kernel, layer, nanoseconds] of every call."""
+    conditions: dict[str, JsonValue] = Field(default_factory=dict, sa_type=JSON)
     scale: float = 1.0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from orchestrator.store.models import EvaluationRow, MeasurementRow, Step, Study, Trial
 from orchestrator.store.records import (
@@ -25,7 +25,7 @@ from orchestrator.store.records import (
     Where,
 )
 from orchestrator.store.samples import pack, unpack
-from profilers.measurement import KernelTime, Measurement, Sensors
+from profilers.measurement import Conditions, KernelTime, Measurement, Sensors
 from search.space import FOR_ALL, Calibration, Clipping, Layer, LayerConfig, PruneGroup, SearchSpace
 
 SPACES_SCHEMA = 2
@@ -162,7 +162,8 @@ def measurement_row(trial_id: uuid.UUID, measurement: Measurement, purpose: Purp
         warmup_runs=measurement.warmup_runs, load_s=measurement.load_s, before=asdict(measurement.before),
         after=asdict(measurement.after), peak_rss_bytes=measurement.peak_rss_bytes,
         simulated=measurement.simulated, session_s=measurement.session_s,
-        kernels=[[call.kernel, call.layer, call.ns] for call in measurement.kernels])
+        kernels=[[call.kernel, call.layer, call.ns] for call in measurement.kernels],
+        conditions=asdict(measurement.conditions), scale=measurement.scale)
 
 
 def measurement_record(row: MeasurementRow) -> MeasurementRecord:
@@ -173,7 +174,8 @@ def measurement_record(row: MeasurementRow) -> MeasurementRecord:
         threads=row.threads, wall_ns=unpack(row.wall_ns), cpu_ns=unpack(row.cpu_ns),
         warmup_runs=row.warmup_runs, load_s=row.load_s, before=_sensors(row.before),
         after=_sensors(row.after), peak_rss_bytes=row.peak_rss_bytes, simulated=row.simulated,
-        session_s=row.session_s, kernels=tuple(_kernel(call) for call in row.kernels))
+        session_s=row.session_s, kernels=tuple(_kernel(call) for call in row.kernels),
+        conditions=_conditions(row.conditions), scale=row.scale)
     return MeasurementRecord(row.id, row.trial_id, Purpose(row.purpose), row.session, measurement,
                              row.finished_at)
 
@@ -182,6 +184,13 @@ def _kernel(call: JsonValue) -> KernelTime:
     if not isinstance(call, list) or len(call) != 3:
         raise ValueError(f"kernels: expected [kernel, layer, nanoseconds], got {call!r}")
     return KernelTime(str(call[0]), str(call[1]), int(_number(call[2]) or 0))
+
+
+_CONDITIONS = TypeAdapter(Conditions)
+
+
+def _conditions(data: Mapping[str, JsonValue]) -> Conditions:
+    return _CONDITIONS.validate_python(data)
 
 
 def step_record(row: Step) -> StepRecord:

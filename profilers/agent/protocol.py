@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL = 2
+PROTOCOL = 3
 HEARTBEAT_S = 1.0
 INLINE_BYTES = 256 * 1024
 """Outputs up to this size travel in the reply."""
@@ -24,6 +24,7 @@ NOT_LOCKED = "not_locked"
 MISSING = "missing"
 CORRUPT = "corrupt"
 STORAGE = "storage"
+TOO_HOT = "too_hot"
 RUNTIME_BROKEN = "runtime_broken"
 RUNTIME_LOST = "runtime_lost"
 # and the controller's.

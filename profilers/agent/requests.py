@@ -62,6 +62,21 @@ class Request:
             raise Refusal(BAD_REQUEST, f"{self.type}: `{name}`: expected an integer, got {value!r}")
         return value
 
+    def care(self) -> dict[str, Any]:
+        """Return the fields of `Care`. Raises Refusal."""
+        care = self._fields.get("care")
+        if not isinstance(care, dict):
+            raise Refusal(BAD_REQUEST, f"{self.type}: `care`: expected an object, got {care!r}")
+        cores, below, wait = care.get("cores"), care.get("cool_below_c"), care.get("cool_down_s")
+        if not (cores is None or cores == "fastest"
+                or isinstance(cores, list) and all(type(core) is int and core >= 0 for core in cores)):
+            raise Refusal(BAD_REQUEST, f"{self.type}: `care.cores`: expected `fastest`, a list of numbers or null, "
+                          f"got {cores!r}")
+        for name, value in (("cool_below_c", below), ("cool_down_s", wait)):
+            if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+                raise Refusal(BAD_REQUEST, f"{self.type}: `care.{name}`: expected a number, got {value!r}")
+        return {"cores": cores, "cool_below_c": below, "cool_down_s": wait or 0.0}
+
     def measure_settings(self) -> dict[str, Any]:
         """Return the fields of `MeasureSettings`. Raises Refusal for one that is missing or too small."""
         settings = self._fields.get("settings")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from profilers.agent import facts, sensors
 from profilers.agent import protocol as p
 from profilers.agent.cache import Cache
+from profilers.agent.governor import Governor
 from profilers.agent.lines import LineReader, dump, write_line
 from profilers.agent.lock import BoardLock
 from profilers.agent.protocol import Refusal
@@ -21,6 +22,8 @@ START_S = 90.0
 NO_PROGRESS_S = 60.0
 """A batch run that finishes no inference in this time hangs."""
 KILL_S = 5.0
+COOLING_S = 1.0
+"""Between two looks at the temperature."""
 
 
 class ControllerGone(Exception):
@@ -60,6 +63,7 @@ class Server:
         self._out = out
         self._requests = LineReader(0)
         self._lock = BoardLock(settings.lock_file)
+        self._governor = Governor()
         self._cache = Cache(settings.root, settings.cache_bytes)
         self._workers: dict[str, Worker] = {}
         self._versions: dict[str, str] = {}
@@ -93,6 +97,7 @@ class Server:
         """End the zygotes and give the lock back."""
         for name in list(self._workers):
             self._drop_worker(name)
+        self._governor.release()
         self._lock.release()
 
     def _answer(self, line: bytes) -> bool:
@@ -126,9 +131,11 @@ class Server:
 
     def _take_lock(self, request: Request) -> dict[str, Any]:
         self._lock.acquire(request.integer("token"), request.text("owner"), request.text("series"))
-        return {"type": "ok"}
+        self._governor.hold()
+        return {"type": "ok", "warning": self._governor.complaint}
 
     def _release_lock(self, _: Request) -> dict[str, Any]:
+        self._governor.release()
         self._lock.release()
         return {"type": "ok"}
 
@@ -147,13 +154,14 @@ class Server:
     def _measure(self, request: Request) -> None:
         if self._settings.host:
             raise Refusal(p.BAD_REQUEST, "an agent that was started with --host does not measure")
-        settings = request.measure_settings()
+        settings, care = request.measure_settings(), request.care()
         sha256, inputs = request.text("sha256"), request.text("inputs")
         job = {"type": "measure", "seq": request.seq, "runtime": self._runtime(request), "sha256": sha256,
                "settings": settings,
                "artifact": self._cache.path("artifacts", sha256),
-               "inputs": self._cache.path("inputs", inputs), "outputs": self._cache.path("outputs", sha256)}
-        self._work(job, request.optional_integer("size_bytes"), settings["timeout_s"])
+               "inputs": self._cache.path("inputs", inputs), "outputs": self._cache.path("outputs", sha256),
+               "cores": care["cores"]}
+        self._work(job, request.optional_integer("size_bytes"), settings["timeout_s"], care)
 
     def _run(self, request: Request) -> None:
         sha256 = request.text("sha256")
@@ -172,7 +180,30 @@ class Server:
                 request.type, name, ", ".join(self._settings.zygotes)))
         return name
 
-    def _work(self, job: dict[str, Any], size_bytes: int | None, limit_s: float) -> None:
+    def _cool_down(self, below_c: float | None, longest_s: float) -> float:
+        """Wait until the processor is cool enough; return how long that took.
+
+        Raises:
+            Refusal: it stays hotter.
+            ControllerGone: our input ended.
+        """
+        began = time.monotonic()
+        while below_c is not None:
+            temperature, waited = sensors.temperature_c(), time.monotonic() - began
+            if temperature is None or temperature <= below_c:
+                return waited
+            if waited >= longest_s:
+                raise Refusal(p.TOO_HOT, f"the processor is at {temperature:.0f} degrees C after {waited:.0f} s of "
+                              f"rest, expected {below_c:g} or less")
+            ready, _, _ = select.select([self._requests.fd], [], [], COOLING_S)
+            if ready and not self._requests.fill():
+                raise ControllerGone
+            if time.monotonic() - self._sent >= p.HEARTBEAT_S:
+                self._send({"type": "heartbeat"})
+        return 0.0
+
+    def _work(self, job: dict[str, Any], size_bytes: int | None, limit_s: float,
+              care: dict[str, Any] | None = None) -> None:
         """Have a fresh child do the job; its reply goes out as soon as it is there.
 
         Raises:
@@ -184,6 +215,8 @@ class Server:
                    if not self._cache.has(job[name], size)]
         if missing:
             raise Refusal(p.MISSING, f"not here: {', '.join(job[name] for name in missing)}", missing=missing)
+        if care is not None:
+            job["cooled_s"] = self._cool_down(care["cool_below_c"], care["cool_down_s"])
         worker = self._ready_worker(job["runtime"])
         worker.forget_stderr()
         try:

@@ -8,11 +8,12 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from profilers.agent import sensors, tensors
+from profilers.agent import cores, sensors, tensors
+from profilers.agent.disturbance import Neighbours, Throttling
 from profilers.agent.protocol import CORRUPT, REJECTED, STORAGE, Refusal
 
 WINDOWS = 10
@@ -24,6 +25,23 @@ Z95 = 0.98
 MIN_SAMPLES = 6
 """Of fewer, even the whole range holds the median with less than 95 % probability: 1 - 2 ** (1 - n)."""
 PROGRESS_S = 1.0
+LOOK_NS = 20_000_000
+"""Between the timed runs, so often, the child looks whether its clock was taken away."""
+LONGEST = 3
+"""Times `max_sampling_s`, when runs are thrown away."""
+
+
+class Sampled(NamedTuple):
+    """Timed runs."""
+
+    wall_ns: list[int]
+    cpu_ns: list[int]
+    discarded_runs: int
+    """Thrown away, because the clock was taken away meanwhile."""
+    throttled: list[str]
+    """By what."""
+    still_throttled: bool
+    """Too few were left: these are what was thrown away last."""
 
 
 def perform(job: dict[str, Any], runtime: Any, emit: Callable[[dict[str, Any]], None]) -> None:
@@ -41,6 +59,7 @@ def perform(job: dict[str, Any], runtime: Any, emit: Callable[[dict[str, Any]], 
 def measure(job: dict[str, Any], runtime: Any) -> dict[str, Any]:
     """Load, run the golden inputs, warm up, sample; then time kernels, where the runtime can."""
     settings = job["settings"]
+    pinned = cores.pin(job["cores"], settings["threads"])
     started = time.perf_counter()
     interpreter = load(job["artifact"], job["sha256"], runtime, settings["threads"])
     loaded = time.perf_counter()
@@ -48,17 +67,22 @@ def measure(job: dict[str, Any], runtime: Any) -> dict[str, Any]:
     outputs = tensors.run(interpreter, batches, len(batches[0]), lambda: forward(interpreter))
     tensors.check_finite(outputs)
     before = sensors.read()
+    throttling, neighbours = Throttling(pinned), Neighbours()
     gc.disable()
     warmup_runs = warm_up(interpreter, settings["max_warmup_s"])
-    wall_ns, cpu_ns = sample(interpreter, settings, started + settings["timeout_s"] / 2)
+    throttling.since()
+    sampled = sample(interpreter, settings, started + settings["timeout_s"] / 2, throttling.since)
     gc.enable()
+    beside = neighbours.so_far()
     after = sensors.read()
     profile = getattr(interpreter, "profile", None)
     kernels = profile(settings["max_profile_s"]) if profile is not None else []
     ended = time.perf_counter()
     return {
         "type": "result", "load_s": loaded - started, "session_s": ended - loaded, "warmup_runs": warmup_runs,
-        "wall_ns": wall_ns, "cpu_ns": cpu_ns, "kernels": kernels, "before": before, "after": after,
+        "wall_ns": sampled.wall_ns, "cpu_ns": sampled.cpu_ns, "kernels": kernels, "before": before, "after": after,
+        "conditions": {"cores": pinned, "cooled_s": job["cooled_s"], "discarded_runs": sampled.discarded_runs,
+                       "throttled": sampled.throttled, "still_throttled": sampled.still_throttled, **beside},
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "outputs": tensors.inline_or_write(outputs, job["outputs"]),
     }
@@ -132,20 +156,30 @@ def warm_up(interpreter: Any, max_s: float) -> int:
         previous = median
 
 
-def sample(interpreter: Any, settings: dict[str, Any], latest: float) -> tuple[list[int], list[int]]:
-    """Time runs until the median is known well enough; return wall and CPU nanoseconds.
+def sample(interpreter: Any, settings: dict[str, Any], latest: float,
+           throttled: Callable[[], list[str]] = list) -> Sampled:
+    """Time runs until the median is known well enough.
 
     Ends between `min_runs` and `max_runs`: when the interval is narrow or `max_sampling_s` is over.
     A slow artifact ends at `latest` (of perf_counter) with fewer runs: slow is not hung.
+
+    Args:
+        interpreter: loaded and warm.
+        settings: of the measurement.
+        latest: of perf_counter.
+        throttled: says what took the clock away since it was last asked; runs of that time are thrown away.
     """
     invoke, wall, cpu = interpreter.invoke, time.perf_counter_ns, time.process_time_ns
     wall_ns: list[int] = []
     cpu_ns: list[int] = []
-    start = time.perf_counter_ns()
+    dropped: tuple[list[int], list[int]] = ([], [])
+    discarded, reasons, good = 0, set(), 0
     max_runs, min_runs = settings["max_runs"], min(settings["min_runs"], settings["max_runs"])
-    over, last = start + int(settings["max_sampling_s"] * 1e9), int(latest * 1e9)
+    start = looked = time.perf_counter_ns()
+    span, last = int(settings["max_sampling_s"] * 1e9), int(latest * 1e9)
+    over, longest = start + span, min(last, start + LONGEST * span)
     check = min_runs
-    while len(wall_ns) < max_runs:
+    while True:
         cpu_start = cpu()
         wall_start = wall()
         invoke()
@@ -154,13 +188,30 @@ def sample(interpreter: Any, settings: dict[str, Any], latest: float) -> tuple[l
         wall_ns.append(wall_end - wall_start)
         cpu_ns.append(cpu_end - cpu_start)
         done = len(wall_ns)
-        if wall_end >= last or (done >= min_runs and wall_end >= over):
-            break
-        if done >= check:
-            if narrow(wall_ns, settings["target_ci"]):
-                break
+        enough = done >= max_runs
+        if done >= check and not enough:
+            enough = narrow(wall_ns, settings["target_ci"])
             check = done + max(10, done // 5)
-    return wall_ns, cpu_ns
+        late = wall_end >= last or (done >= min_runs and wall_end >= over)
+        if not (enough or late or wall_end - looked >= LOOK_NS):
+            continue
+        found = throttled()
+        if found:
+            reasons.update(found)
+            discarded += done - good
+            dropped = (wall_ns[good:], cpu_ns[good:])
+            del wall_ns[good:], cpu_ns[good:]
+            over += wall_end - looked
+            enough = False
+            late = wall_end >= longest
+            check = max(check, good + 1)
+        if enough or late:
+            break
+        good, looked = len(wall_ns), wall()
+    still = discarded > 0 and len(wall_ns) < min(min_runs, MIN_SAMPLES)
+    if still:
+        wall_ns, cpu_ns = wall_ns + dropped[0], cpu_ns + dropped[1]
+    return Sampled(wall_ns, cpu_ns, discarded, sorted(reasons), still)
 
 
 def narrow(samples: list[int], target: float) -> bool:

@@ -125,6 +125,7 @@ class TestParsers:
             unwritable=None,
             memory_available_bytes=23583232 * 1024,
             governors=(),
+            helper=False,
             temperature_c=None,
             throttled=None,
             python=PythonProbe((3, 11, 7), 64, "CPython", ()),

@@ -22,11 +22,13 @@ from device_farm.errors import (
     HostKeyMismatch,
     LeaseLost,
     PushFailed,
+    Unfit,
 )
 from device_farm.facts import BoardFacts
-from orchestrator.bench import ATTEMPTS, Bench, BoardRunner, Job
+from orchestrator import bench as bench_module
+from orchestrator.bench import ATTEMPTS, Bench, BoardRunner, Job, Neighbours
 from profilers.golden import Array
-from profilers.measurement import Measurement, MeasureSettings, Sensors
+from profilers.measurement import Conditions, Measurement, MeasureSettings, Sensors
 from profilers.refusals import ArtifactDied
 from profilers.runner import MeasuredSession
 from recipes.artifact import Artifact
@@ -62,6 +64,8 @@ class Board:
     """Boot ids of the next connections; then always the last one, `b` without any."""
     boot: str = "b"
     leases: Leases = field(default_factory=Leases)
+    conditions: list[Conditions] = field(default_factory=list)
+    """Of the next measurements; then nothing else happens."""
     died: list[str] = field(default_factory=list)
     """What was written down of boards that died."""
 
@@ -113,7 +117,8 @@ class Runner:
         assert not self.closed
         self.board.events.append(artifact.sha256)
         self.board.settings.append(settings)
-        return MeasuredSession(measurement(artifact), self.board.outcome(artifact.sha256))
+        seen = self.board.conditions.pop(0) if self.board.conditions else Conditions()
+        return MeasuredSession(replace(measurement(artifact), conditions=seen), self.board.outcome(artifact.sha256))
 
     def run(self, artifact: Artifact, inputs: Path, outputs: Path, limit: int | None = None,
             runtime: str | None = None) -> None:
@@ -137,9 +142,9 @@ def measurement(artifact: Artifact) -> Measurement:
 
 
 def bench(board: Board, reference: bool = True, patience_s: float = 0.0,
-          stop: threading.Event | None = None) -> Bench:
+          stop: threading.Event | None = None, neighbours: Neighbours = "ignored") -> Bench:
     made = Bench("pi-a", "rpi4", board.connect, tenant_of("pi-a", board.leases), MeasureSettings(threads=3), board,
-                 patience_s, 2.0, board.notices.append, stop)
+                 patience_s, 2.0, board.notices.append, stop, neighbours=neighbours)
     if reference:
         made.set_reference(REFERENCE)
     return made
@@ -158,6 +163,47 @@ def test_a_healthy_board_measures_once_with_the_studys_settings() -> None:
     assert board.events == ["connect", lock, "candidate", lock, "candidate", "close"]
     assert board.leases.events == ["pi-a leased", "pi-a released"]
     assert [(s.threads, s.max_sampling_s) for s in board.settings] == [(3, 1.0), (3, 0.25)]
+
+
+HOT = Conditions(throttled=("temperature limit", "CPU quota"), still_throttled=True)
+STARVED = Conditions(hog="stress (pid 812)", waited_s=0.05, others_cores=1.5)
+BESIDE = Conditions(hog="stress (pid 812)", waited_s=0.0, others_cores=1.5)
+USED = "pi-a: other processes used its cores while it measured, most of all stress (pid 812)"
+
+
+def test_a_disturbed_session_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "PAUSES_S", (0.01, 0.02, 0.03))
+    board = Board(conditions=[HOT, STARVED, BESIDE, BESIDE])
+    with bench(board, neighbours="repeated") as opened:
+        assert opened.measure(CANDIDATE).conditions == BESIDE, "its cores were its own"
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate"] * 4
+    assert board.notices == [
+        "pi-a was throttled while it measured (temperature limit, CPU quota); it is measured again in 0.01 s",
+        f"{USED}; it is measured again in 0.02 s", USED]
+
+
+def test_a_board_that_stays_throttled_is_unfit_and_one_that_is_used_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "PAUSES_S", (0.01, 0.01, 0.01))
+    board = Board(conditions=[HOT] * 4)
+    with bench(board, neighbours="repeated") as opened, pytest.raises(Unfit, match=r"CPU quota\), 4 times: give it"):
+        opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate"] * 4, "no other attempt would help"
+    board = Board(conditions=[STARVED] * 4)
+    with bench(board, neighbours="repeated") as opened:
+        assert opened.measure(CANDIDATE).conditions == STARVED
+    assert measured(board) == ["candidate"] * 4
+
+
+@pytest.mark.parametrize(("neighbours", "notices"), [
+    ("said", ["pi-a was throttled while it measured (temperature limit, CPU quota)", USED]), ("ignored", [])])
+def test_on_other_boards_disturbances_are_said_at_most(neighbours: Neighbours, notices: list[str]) -> None:
+    board = Board(conditions=[HOT, STARVED, BESIDE])
+    with bench(board, neighbours=neighbours) as opened:
+        for _ in range(3):
+            opened.measure(CANDIDATE)
+    assert measured(board) == ["candidate"] * 3
+    assert board.notices == notices
 
 
 def test_two_failures_of_the_farm_are_survived_on_new_connections() -> None:

@@ -61,7 +61,7 @@ from orchestrator.store.records import (
 from orchestrator.store.rows import space_to_json, spaces_from_json, spaces_to_json
 from orchestrator.store.samples import pack, unpack
 from orchestrator.store.store import Store
-from profilers.measurement import KernelTime, Measurement, Sensors
+from profilers.measurement import Conditions, KernelTime, Measurement, Sensors
 from recipes.blobs import BlobMissing
 from search.candidate import Candidate
 from search.space import FLOAT32, Layer, LayerConfig, Scheme, SearchSpace
@@ -103,7 +103,8 @@ def measurement(number: int = 0, board: str = "pi-a") -> Measurement:
         cpu_ns=(1, 2, 3), warmup_runs=3, load_s=0.25, before=Sensors(51.5, 1.5e9, "performance", "0x0", 0.5),
         after=Sensors(temperature_c=52.0),
         peak_rss_bytes=2**33, simulated=False, session_s=1.5,
-        kernels=(KernelTime("conv_2d_w8a8_0", "block.0", 2**40), KernelTime("mean", "", 0)))
+        kernels=(KernelTime("conv_2d_w8a8_0", "block.0", 2**40), KernelTime("mean", "", 0)), scale=1.25,
+        conditions=Conditions((2, 3), 1.5, 7, ("CPU quota",), True, 0.75, "stress (pid 812)", 0.25))
 
 
 def accuracy(value: float, where: Where = Where.HOST, split: Split = Split.VALIDATION) -> Evaluation:

@@ -57,7 +57,7 @@ def _ask(channel: Channel, line: str) -> dict[str, Any]:
 
 def test_the_first_line_is_the_hello(channel: Channel, agent: Path) -> None:
     hello = _receive(channel)
-    assert (hello["type"], hello["protocol"]) == ("hello", 2)
+    assert (hello["type"], hello["protocol"]) == ("hello", 3)
     assert hello["agent_version"] == Artifact.of(agent).sha256[:12]
     assert hello["runtimes"] == [{"name": "litert", "version": "2.3.0", "reason": None}]
     board = BoardFacts.from_json(hello["facts"])

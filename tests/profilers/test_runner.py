@@ -335,7 +335,7 @@ def test_a_python_that_is_none_is_named(bench: Bench, tmp_path: Path) -> None:
 def test_another_protocol_is_named(bench: Bench, tmp_path: Path) -> None:
     other = tmp_path / "other.pyz"
     other.write_text("print('{\"type\": \"hello\", \"protocol\": 99}', flush=True); input()\n")
-    with pytest.raises(AgentMismatch, match="speaks version 2 of the agent's protocol, the agent version 99"):
+    with pytest.raises(AgentMismatch, match="speaks version 3 of the agent's protocol, the agent version 99"):
         bench.runner(agent=other)
 
 
