@@ -10,6 +10,7 @@ BIN := .venv/bin
 DEMO_ARGS ?= --model demo:transformer --device local --max-drop 0.5 --measurements 16
 PYTEST_ARGS ?= -n 2 --dist worksteal
 KERNEL_SHAPES ?= 72
+BOARD_TESTS ?= tests/aarch64
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,8 +21,8 @@ demo: .venv/.installed ## search the demo network on this machine (the arguments
 test: tools lint ## lint, then run all tests (pytest's arguments: PYTEST_ARGS)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test-boards: .venv/.installed ## search on an emulated aarch64 board (needs root: docs/test-boards.md)
-	PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider -m boards tests/aarch64
+test-boards: .venv/.installed ## search on an emulated aarch64 board (needs root: docs/test-boards.md; which tests: BOARD_TESTS)
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider -m boards $(BOARD_TESTS)
 
 test-training: .venv/.installed ## train the three demo networks anew and compare (up to half an hour)
 	$(BIN)/pytest -m training -s tests/recipes/test_demo.py
